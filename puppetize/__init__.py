@@ -1,0 +1,16 @@
+"""Compress the CNNs that people already use: small neural ODEs generate their weights."""
+
+from puppetize.api import puppetize
+from puppetize.config import PuppetConfig
+from puppetize.errors import PuppetizeError, PuppetizeWarning
+from puppetize.puppet import Puppet
+from puppetize.report import Report
+
+__all__ = [
+    "Puppet",
+    "PuppetConfig",
+    "PuppetizeError",
+    "PuppetizeWarning",
+    "Report",
+    "puppetize",
+]

@@ -1,0 +1,80 @@
+"""Weights that are generated once and reused until the puppeteer changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from puppetize.puppeteer import Puppeteer
+
+
+class WeightCache:
+    """The last weights of a puppeteer, and what its parameters were then.
+
+    Parameters are compared by value: code that writes through ``.data`` leaves no other trace, and
+    a puppeteer is small next to the weights that it would have to generate.
+    """
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget."""
+        self._weights: dict[str, Tensor] | None = None
+        self._seen: Tensor | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> WeightCache:
+        return WeightCache()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_weights": None, "_seen": None}
+
+    def get(self, puppeteer: Puppeteer, memory_format: torch.memory_format) -> dict[str, Tensor]:
+        """The puppeteer's weights, generated anew only if something changed.
+
+        Gradients flow to the puppeteer where they are enabled: generation is then repeated in the
+        backward pass.
+        """
+        parameters = list(puppeteer.parameters())
+        with torch.inference_mode(False), torch.no_grad():
+            now = torch.cat([p.detach().flatten() for p in parameters])
+            if self._weights is None or not _same(self._seen, now):
+                weights = puppeteer()
+                self._weights = {
+                    name: weight.contiguous(memory_format=memory_format)
+                    for name, weight in weights.items()
+                }
+                self._seen = now
+        if not (torch.is_grad_enabled() and any(p.requires_grad for p in parameters)):
+            return self._weights
+        reused = _Reuse.apply(puppeteer, tuple(self._weights.values()), *parameters)
+        return dict(zip(self._weights, reused, strict=True))
+
+
+def _same(before: Tensor | None, now: Tensor) -> bool:
+    if before is None or before.dtype != now.dtype or before.device != now.device:
+        return False
+    return torch.equal(before, now)
+
+
+class _Reuse(torch.autograd.Function):
+    """Weights already at hand; the puppeteer runs again only if they get a gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, puppeteer: Puppeteer, weights: tuple[Tensor, ...], *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.puppeteer = puppeteer
+        ctx.save_for_backward(*parameters)
+        return tuple(weight.view_as(weight) for weight in weights)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        parameters = ctx.saved_tensors
+        with torch.enable_grad():
+            weights = tuple(ctx.puppeteer().values())
+        wanted = [p for p in parameters if p.requires_grad]
+        found = iter(torch.autograd.grad(weights, wanted, gradients, allow_unused=True))
+        return None, None, *(next(found) if p.requires_grad else None for p in parameters)

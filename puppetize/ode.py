@@ -1,0 +1,22 @@
+"""Euler's method (paper, Eq. 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from torch import Tensor
+
+Derivative = Callable[[Tensor], Tensor]
+
+
+def euler(derivatives: Iterable[Derivative], state: Tensor, step_size: float) -> Iterator[Tensor]:
+    """States ``h_1, h_2, ...`` of ``h_{t+1} = h_t + step_size * g_t(h_t)``, one a derivative.
+
+    Args:
+        derivatives: ``g_0, g_1, ...``; an autonomous ODE repeats one of them.
+        state: ``h_0``, of any shape; it is not yielded.
+        step_size: ``dt``, in units of the ODE's time.
+    """
+    for derivative in derivatives:
+        state = state + step_size * derivative(state)
+        yield state

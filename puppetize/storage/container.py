@@ -1,0 +1,137 @@
+"""One safetensors file: tensors and one JSON document, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from puppetize.errors import PuppetizeError
+
+_T = TypeVar("_T")
+
+_ALIGNMENT = 8
+_LENGTH_BYTES = 8
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_KEY = "puppetize"
+
+
+def file_size(tensors: Mapping[str, Tensor], document: Mapping[str, Any] | None = None) -> int:
+    """Bytes of the file that :func:`write` makes, without making it.
+
+    Args:
+        tensors: by name; only shapes and dtypes are looked at, so ``meta`` tensors do.
+        document: what goes into the header's metadata.
+    """
+    header: dict[str, Any] = {}
+    if document is not None:
+        header["__metadata__"] = {_KEY: encode(document)}
+    offset = 0
+    # The format's writer puts wide dtypes first, then sorts by name.
+    for name in sorted(tensors, key=lambda n: (-tensors[n].element_size(), n)):
+        tensor = tensors[name]
+        end = offset + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return _LENGTH_BYTES + -(-length // _ALIGNMENT) * _ALIGNMENT + offset
+
+
+def encode(document: Mapping[str, Any]) -> str:
+    """Compact JSON with sorted keys: one text for one document."""
+    return json.dumps(document, separators=(",", ":"), sort_keys=True, allow_nan=False)
+
+
+def write(
+    path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any] | None = None
+) -> None:
+    """Write a safetensors file; ``document`` goes into its metadata."""
+    metadata = None if document is None else {_KEY: encode(document)}
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    atomically(path, lambda target: save_file(own, target, metadata=metadata))
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and document of a file that :func:`write` made.
+
+    Raises:
+        PuppetizeError: missing, truncated or foreign file.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if _KEY not in metadata:
+                raise PuppetizeError(
+                    f"{path}: a safetensors file, but not one that puppetize wrote (its metadata "
+                    f"has no {_KEY!r}); give the directory of Puppet.save_pretrained"
+                )
+            document = json.loads(metadata[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise PuppetizeError(f"{path}: no such file") from error
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
+        if isinstance(error, PuppetizeError):
+            raise
+        raise PuppetizeError(
+            f"{path}: damaged or not a safetensors file ({error}); copy or save it again"
+        ) from error
+    if not isinstance(document, dict):
+        raise PuppetizeError(f"{path}: its metadata is not a JSON object; save it again")
+    return tensors, document
+
+
+def atomically(path: Path, make: Callable[[str], _T]) -> _T:
+    """Let ``make`` write a temporary file beside ``path``, then rename it.
+
+    Raises:
+        PuppetizeError: the directory cannot be written to, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+    except OSError as error:
+        raise PuppetizeError(f"{path}: cannot be written: {error}") from error
+    try:
+        made = make(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise PuppetizeError(f"{path}: cannot be written: {error}") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return made
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    atomically(path, lambda target: Path(target).write_text(text, encoding="utf-8"))
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
