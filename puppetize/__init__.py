@@ -3,6 +3,7 @@
 from puppetize.api import puppetize
 from puppetize.config import PuppetConfig
 from puppetize.errors import PuppetizeError, PuppetizeWarning
+from puppetize.finetune import evaluate, finetune
 from puppetize.puppet import Puppet
 from puppetize.report import Report
 
@@ -12,5 +13,7 @@ __all__ = [
     "PuppetizeError",
     "PuppetizeWarning",
     "Report",
+    "evaluate",
+    "finetune",
     "puppetize",
 ]

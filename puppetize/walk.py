@@ -247,7 +247,7 @@ def _fake_twin(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
 
 def _inputs(
     input_size: tuple[int, int, int], example_inputs: Sequence[Any] | None
-) -> Iterator[tuple[Sequence[Any], tuple[int, ...] | None]]:
+) -> Iterator[tuple[Sequence[Any], tuple[int, int, int] | None]]:
     if example_inputs is not None:
         yield tuple(example_inputs), None
         return
