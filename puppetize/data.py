@@ -187,9 +187,12 @@ def _transforms(name: str, config: DataConfig) -> tuple[Transform, Transform]:
     finish = [transforms.ToTensor(), transforms.Normalize(config.mean, config.std)]
     if max(size) <= _SMALL_SIDE:
         resize = [*convert, transforms.Resize(size, how)]
-        shift = [transforms.RandomCrop(size, padding=max(size) // 8)]
-        flip = [] if name == "digits" else [transforms.RandomHorizontalFlip()]
-        train = [*resize, *shift, *flip, *finish]
+        move = [
+            transforms.RandomCrop(size, padding=max(size) // 8),
+            transforms.RandomHorizontalFlip(),
+        ]
+        # Digits come centred, and a mirrored digit is none.
+        train = [*resize, *([] if name == "digits" else move), *finish]
         return transforms.Compose(train), transforms.Compose([*resize, *finish])
     crop = [
         transforms.RandomResizedCrop(size, interpolation=how),

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from puppetize.report import Report
 from puppetize.storage.container import atomically
 
-_COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5")
+# The original comes first in every picture, the puppet second.
+_COLOURS = ("#efb118", "#4269d0", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5")
 
 
 def plot_accuracy(
@@ -39,8 +40,8 @@ def plot_bytes(report: Report, path: Path) -> None:
     figure = Figure(figsize=(7, 1.6 + 0.45 * len(parts)), layout="constrained")
     axes = figure.subplots()
     sides = (
-        ("original", report.original_parts, -0.2, _COLOURS[1], report.original_bytes),
-        ("puppet", report.stored_parts, 0.2, _COLOURS[0], report.stored_bytes),
+        ("original", report.original_parts, -0.2, _COLOURS[0], report.original_bytes),
+        ("puppet", report.stored_parts, 0.2, _COLOURS[1], report.stored_bytes),
     )
     for label, sizes, shift, colour, total in sides:
         rows = [(row, sizes[part]) for row, part in enumerate(parts) if sizes.get(part)]
