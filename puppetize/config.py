@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -68,6 +69,17 @@ class PuppetConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 self._refuse(name, "one of " + ", ".join(map(repr, choices)))
+        for name in ("seed", "width", "height", "version"):
+            value = getattr(self, name)
+            if type(value) is not int and not (value is None and name in ("width", "height")):
+                self._refuse(name, "an integer")
+        for name in ("step_size", "min_saving"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not math.isfinite(value):
+                self._refuse(name, "a finite number")
+        for name in ("narrow_axis", "tiling", "site_gains", "depthwise"):
+            if type(getattr(self, name)) is not bool:
+                self._refuse(name, "True or False")
         if not 0 <= self.seed < 2**64:
             self._refuse("seed", "an integer from 0 to 2**64 - 1")
         for name in ("width", "height"):

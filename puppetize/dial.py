@@ -52,8 +52,7 @@ def turn(
 
     derivatives = _smallest(1, most, lambda n: bytes_of(widest, n) >= target)
     if derivatives is None:
-        stored = _to_store(make(widest, most), size(make(widest, most)), target)
-        plan = make(widest, most, stored)
+        plan = _fill(lambda stored: make(widest, most, stored), size, target)
     else:
         width = _smallest(MIN_WIDTH, widest, lambda w: bytes_of(w, derivatives) > target)
         near = {width or widest, max((width or widest) - 1, MIN_WIDTH)}
@@ -79,15 +78,25 @@ def _smallest(low: int, high: int, holds: Callable[[int], bool]) -> int | None:
     return low
 
 
-def _to_store(plan: Plan, bytes_now: int, target: float) -> frozenset[str]:
-    """Sites that fill the file up to its target when stored, largest first."""
-    room = target - bytes_now
-    chosen = []
-    for site in sorted(plan.sites, key=lambda s: -s.numel):
-        if site.numel * 4 <= room:
-            chosen.append(site.name)
-            room -= site.numel * 4
-    return frozenset(chosen)
+def _fill(
+    make: Callable[[frozenset[str]], Plan], size: Callable[[Plan], int], target: float
+) -> Plan:
+    """The plan that stores sites, largest first, until the file is just within its target.
+
+    A stored site also saves the bytes that generated it, or makes its group not worth its own, so
+    each plan is measured.
+    """
+    stored: frozenset[str] = frozenset()
+    plan = make(stored)
+    reached = size(plan)
+    for site in sorted(plan.sites, key=lambda site: -site.numel):
+        if reached >= target * (1 - TOLERANCE / 5):
+            break
+        larger = make(stored | {site.name})
+        bytes_now = size(larger)
+        if reached < bytes_now <= target:
+            plan, stored, reached = larger, stored | {site.name}, bytes_now
+    return plan
 
 
 def _out_of_reach(size: Estimate, plan: Plan, original_bytes: int, ratio: float) -> PuppetizeError:

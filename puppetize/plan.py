@@ -159,13 +159,22 @@ class Plan:
 
     def _check(self) -> None:
         named = [site.name for site in self.sites] + [kept.name for kept in self.kept]
-        if sorted(named) != sorted(self.order):
+        if sorted(named) != sorted(self.order) or len(set(named)) != len(named):
             raise PuppetizeError("the plan is malformed: its order does not name each site once")
         for group in self.groups:
+            # No state is larger than its sites, and no grid finer than it must be: otherwise a
+            # few bytes of a damaged file would ask for any amount of memory or time.
+            shapes = [site.state_shape for site in group.sites]
+            largest = tuple(max(axis) for axis in zip(*shapes, strict=True))
+            if not shapes or any(a > b for a, b in zip(group.state, largest, strict=True)):
+                raise PuppetizeError(
+                    f"the plan is malformed: the state {group.state} is larger than its sites, "
+                    f"{largest or 'of which it has none'}"
+                )
             step = 1
             for site in group.sites:
-                tiles = (math.ceil(site.state_shape[i] / site.grid[i]) for i in (0, 1))
-                fits = all(a <= b for a, b in zip(tiles, group.state[:2], strict=True)) and all(
+                grid = tuple(math.ceil(site.state_shape[i] / group.state[i]) for i in (0, 1))
+                fits = site.grid == grid and all(
                     a <= b for a, b in zip(site.shape[2:], group.state[2:], strict=True)
                 )
                 if site.first_step != step or not fits:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from puppetize import adapter, derivative, start
 from puppetize.config import PuppetConfig
@@ -55,28 +56,39 @@ class Trajectory(nn.Module):
     ) -> None:
         super().__init__()
         self.group = group
-        self.step_size = config.step_size
         kernel = (group.state[2], group.state[3])
         self.derivatives = nn.ModuleList(
             derivative.build(config.derivative, group.state[1], kernel) for _ in group.derivatives
         )
         gains = torch.tensor([scales.get(site.name, 1.0) for site in group.sites])
         self.gains = nn.Parameter(gains) if config.site_gains else None
-        self.register_buffer("start", self._start(config, stream), persistent=False)
+        self.config, self.stream = config, stream
+        self.register_buffer("start", self._start(), persistent=False)
 
-    def _start(self, config: PuppetConfig, stream: int) -> Tensor:
+    def _start(self) -> Tensor:
         if torch.get_default_device().type == "meta":
             return torch.empty(self.group.state)
-        if config.start == "constant":
+        if self.config.start == "constant":
             return start.constant(self.group.state, _COMPLEXITY)
-        return start.seeded(self.group.state, config.seed, stream)
+        return start.seeded(self.group.state, self.config.seed, self.stream)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = self.start
+        super()._apply(fn, recurse)
+        # The start is not stored, so it must not depend on the dtypes that a puppet went through.
+        if self.start.device.type != "meta":
+            exact = self._start() if before.device.type == "meta" else before
+            self.start = exact.to(self.start.device)
+        return self
 
     def forward(self) -> dict[str, Tensor]:
         """Weights of the group's sites by name."""
         dtype = next(self.parameters()).dtype
         state = self.start.to(torch.promote_types(dtype, torch.float32))
         states = euler(
-            self._steps(), state.contiguous(memory_format=torch.channels_last), self.step_size
+            self._steps(),
+            state.contiguous(memory_format=torch.channels_last),
+            self.config.step_size,
         )
         return {
             site.name: self._weight(site, number, states).to(dtype)

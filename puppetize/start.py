@@ -1,7 +1,7 @@
 """The first state of an ODE: seeded numbers that are the same everywhere and for ever.
 
 Philox4x64-10 (Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3"), key
-``(seed, stream)``, counter from 0, gives one 64-bit word an element, in row-major order. The word
+``(seed, stream)``, counter from 1, gives one 64-bit word an element, in row-major order. The word
 is cut into four 16-bit integers ``a, b, c, d``, and the element is
 
     (a + b + c + d - 131070) * sqrt(3 / (2**32 - 1))

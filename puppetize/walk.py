@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,9 +118,11 @@ def walk(
         PuppetizeError: no input was found with which the model runs.
     """
     failure: Exception | None = None
-    for inputs, size in _inputs(input_size, example_inputs):
+    for inputs, size in _inputs(model, input_size, example_inputs):
         try:
-            return _walk(model, options, inputs, size)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # they are about images that are none
+                return _walk(model, options, inputs, size)
         except Exception as error:  # a network may raise anything for an input it was not made for
             failure = failure or error
     tried = "the given example_inputs" if example_inputs else f"images of size {tuple(input_size)}"
@@ -192,7 +196,7 @@ def _run(
     inputs: Sequence[Any],
 ) -> tuple[dict[str, tuple[int, int]], str]:
     """Calls and multiply-adds by name, in execution order, and why tracing failed if it did."""
-    with mode, torch.no_grad():
+    with mode, torch.no_grad(), _quiet():
         arguments = tree_map_only(Tensor, _fake, inputs)
         try:
             with _counting(twin, aliases) as found:
@@ -203,6 +207,17 @@ def _run(
         with _counting(twin, aliases) as found:
             twin(*arguments)
         return found, complaint
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Fake tensors log a traceback for each input that does not fit; it is raised as well."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 @contextmanager
@@ -246,12 +261,13 @@ def _fake_twin(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
 
 
 def _inputs(
-    input_size: tuple[int, int, int], example_inputs: Sequence[Any] | None
+    model: nn.Module, input_size: tuple[int, int, int], example_inputs: Sequence[Any] | None
 ) -> Iterator[tuple[Sequence[Any], tuple[int, int, int] | None]]:
     if example_inputs is not None:
         yield tuple(example_inputs), None
         return
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
     channels = input_size[0]
     fallback = [(channels, side, side) for side in FALLBACK_SIDES]
     for size in dict.fromkeys([input_size, *fallback]):
-        yield (torch.empty(WALK_BATCH, *size, device="meta"),), size
+        yield (torch.empty(WALK_BATCH, *size, dtype=dtype, device="meta"),), size

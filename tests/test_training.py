@@ -1,5 +1,6 @@
 """A puppet under what training code does to modules."""
 
+import collections
 import copy
 
 import pytest
@@ -35,9 +36,9 @@ def puppet():
 
 
 def test_loss_falls(puppet):
-    optimizer = torch.optim.Adam(puppet.parameters(), 3e-3)
+    optimizer = torch.optim.Adam(puppet.parameters(), 1e-2)
     losses = []
-    for _ in range(20):
+    for _ in range(30):
         optimizer.zero_grad()
         loss = loss_of(puppet(IMAGES))
         loss.backward()
@@ -117,7 +118,8 @@ def test_shapes_of_generated_weights_cost_nothing(puppet):
     assert weight.device.type == "meta"
 
 
-def test_autocast(puppet):
+def test_autocast():
+    puppet = puppetize(Plain(norm=False), SMALL)
     expected = backward(puppet)
     with torch.autocast("cpu", torch.bfloat16):
         output = puppet(IMAGES)
@@ -160,10 +162,14 @@ def test_timm_grad_checkpointing(name):
     reference = copy.deepcopy(puppet)
     torch.manual_seed(1)
     expected = backward(reference, images)
+    runs = collections.Counter()
+    for name, module in puppet.network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(lambda *_, name=name: runs.update([name]))
     puppet.set_grad_checkpointing()
-    assert puppet.network.grad_checkpointing
     torch.manual_seed(1)
     close(backward(puppet, images), expected)
+    assert max(runs.values()) > 1
 
 
 class Checkpointed(Plain):
@@ -188,13 +194,6 @@ def test_checkpointing_in_the_network(training):
     for name, parameter in plain.named_parameters():
         if f"network.{name}" in found:
             torch.testing.assert_close(found[f"network.{name}"], parameter.grad)
-    torch.manual_seed(0)
-    twin = puppetize(Checkpointed(use_reentrant=False)).train(training)
-    twin.load_state_dict(puppet.state_dict())
-    twin.network.forward = Plain.forward.__get__(
-        twin.network
-    )  # with activations: another function
-    assert not all(torch.equal(a, b) for a, b in zip(backward(twin).values(), found.values()))
 
 
 def test_checkpointing_around_the_puppet(puppet):
@@ -277,6 +276,7 @@ def test_frozen_original_weights_stay_trainable_parameters_of_the_puppeteer():
 
 def step_on(rank, world, folder, puppet, images):
     """One step on this rank's part of the batch; ranks start from other numbers than rank 0."""
+    puppet = copy.deepcopy(puppet)  # what arrives shares its memory with the other processes
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world)
     with torch.no_grad():

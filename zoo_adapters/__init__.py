@@ -6,7 +6,15 @@ weights are generated.
 
 from zoo_adapters.errors import PuppetizeError
 from zoo_adapters.protocol import DataConfig, ModelSource, TraceOptions, ZooAdapter
-from zoo_adapters.registry import adapter_for, create, guess, identify, list_models, zoos
+from zoo_adapters.registry import (
+    adapter_for,
+    create,
+    guess,
+    identify,
+    list_models,
+    rebuild,
+    zoos,
+)
 
 __all__ = [
     "DataConfig",
@@ -19,5 +27,6 @@ __all__ = [
     "guess",
     "identify",
     "list_models",
+    "rebuild",
     "zoos",
 ]

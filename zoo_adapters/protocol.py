@@ -60,13 +60,23 @@ class DataConfig:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> DataConfig:
-        """Inverse of ``dataclasses.asdict`` after a trip through JSON."""
+        """Inverse of ``dataclasses.asdict`` after a trip through JSON.
+
+        Raises:
+            ValueError: a value that no image has.
+        """
+        channels, height, width = values["input_size"]
+        if not all(type(n) is int and n > 0 for n in (channels, height, width)):
+            raise ValueError(f"input_size {values['input_size']}: expected positive integers")
+        mean, std = (tuple(map(float, values[key])) for key in ("mean", "std"))
+        if len(mean) != channels or len(std) != channels:
+            raise ValueError(f"mean {mean} and std {std}: expected {channels} numbers each")
         return DataConfig(
-            input_size=tuple(values["input_size"]),
-            mean=tuple(values["mean"]),
-            std=tuple(values["std"]),
-            interpolation=values["interpolation"],
-            crop_pct=values["crop_pct"],
+            input_size=(channels, height, width),
+            mean=mean,
+            std=std,
+            interpolation=str(values["interpolation"]),
+            crop_pct=float(values["crop_pct"]),
         )
 
 

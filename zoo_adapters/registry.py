@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 import functools
 import itertools
+import json
 import weakref
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -74,8 +75,28 @@ def create(name: str, **kwargs: Any) -> nn.Module:
         model = zoos()[zoo].create(short, **kwargs)
     except (TypeError, ValueError, RuntimeError, ImportError) as error:
         raise PuppetizeError(f"{zoo}/{short} cannot be built with {kwargs}: {error}") from error
-    _created[model] = ModelSource(zoo, short, kwargs)
+    recipe = {key: value for key, value in kwargs.items() if not _brings_numbers(key)}
+    _created[model] = ModelSource(zoo, short, recipe)
     return model
+
+
+def rebuild(source: ModelSource) -> nn.Module:
+    """Build the architecture of a recipe that may come from a file of somebody else's.
+
+    Raises:
+        PuppetizeError: as :func:`create`; or the recipe asks for a download, or for another file.
+    """
+    for key, value in source.kwargs.items():
+        if value and _brings_numbers(key):
+            raise PuppetizeError(
+                f"{source.full_name} with {key}={value!r}: a recipe must not fetch numbers; the "
+                "file was not written by puppetize"
+            )
+    return create(source.full_name, **source.kwargs)
+
+
+def _brings_numbers(key: str) -> bool:
+    return key.startswith(("pretrained", "weights")) or key == "checkpoint_path"
 
 
 def adapter_for(model: nn.Module) -> ZooAdapter:
@@ -101,6 +122,7 @@ def identify(model: nn.Module, hint: ModelSource | None = None) -> tuple[ModelSo
     reason = "it comes from no known zoo"
     for source in itertools.chain(filter(None, [hint]), _candidates(model)):
         try:
+            source = ModelSource(**json.loads(json.dumps(source.to_dict())))
             with torch.device("meta"):
                 twin = zoos()[source.zoo].create(source.name, **source.kwargs)
         except Exception as error:  # a zoo may raise anything for arguments that it does not know

@@ -20,18 +20,26 @@ _T = TypeVar("_T")
 
 _ALIGNMENT = 8
 _LENGTH_BYTES = 8
+# In the order in which the format's writer lays tensors out.
 _DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
+    torch.uint64: "U64",
     torch.int64: "I64",
+    torch.float64: "F64",
+    torch.complex64: "C64",
+    torch.float32: "F32",
+    torch.uint32: "U32",
     torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.uint16: "U16",
     torch.int16: "I16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
     torch.int8: "I8",
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+_RANKS = {dtype: rank for rank, dtype in enumerate(_DTYPES)}
 _KEY = "puppetize"
 
 
@@ -46,8 +54,10 @@ def file_size(tensors: Mapping[str, Tensor], document: Mapping[str, Any] | None 
     if document is not None:
         header["__metadata__"] = {_KEY: encode(document)}
     offset = 0
-    # The format's writer puts wide dtypes first, then sorts by name.
-    for name in sorted(tensors, key=lambda n: (-tensors[n].element_size(), n)):
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise PuppetizeError(f"{name!r} has dtype {tensor.dtype}, which cannot be stored")
+    for name in sorted(tensors, key=lambda n: (_RANKS[tensors[n].dtype], n)):
         tensor = tensors[name]
         end = offset + tensor.numel() * tensor.element_size()
         header[name] = {

@@ -91,15 +91,13 @@ def _rebuild(
 ) -> dict[str, Any]:
     name = "the given model" if manifest.source is None else manifest.source.full_name
     if model is None:
+        # First without memory: a damaged file may ask for any amount.
+        with torch.device("meta"):
+            _compare(_parts(_original(manifest), manifest), tensors, name)
         model = _original(manifest)
-    attach.check(model, manifest.plan)
-    parts = nn.ModuleDict(
-        {
-            "puppeteer": Puppeteer(manifest.plan, manifest.config),
-            "network": attach.strip(model, manifest.plan),
-        }
-    )
-    _fill(parts, tensors, name)
+    parts = _parts(model, manifest)
+    _compare(parts, tensors, name)
+    _fill(parts, tensors)
     return {
         **parts.eval(),
         "plan": manifest.plan,
@@ -110,6 +108,16 @@ def _rebuild(
     }
 
 
+def _parts(model: nn.Module, manifest: Manifest) -> nn.ModuleDict:
+    attach.check(model, manifest.plan)
+    return nn.ModuleDict(
+        {
+            "puppeteer": Puppeteer(manifest.plan, manifest.config),
+            "network": attach.strip(model, manifest.plan),
+        }
+    )
+
+
 def _original(manifest: Manifest) -> nn.Module:
     if manifest.source is None:
         raise PuppetizeError(
@@ -117,11 +125,11 @@ def _original(manifest: Manifest) -> nn.Module:
             "Puppet.from_pretrained(path, model=...) with a network of the same architecture"
         )
     with torch.random.fork_rng(devices=[]):
-        return zoo_adapters.create(manifest.source.full_name, **manifest.source.kwargs)
+        return zoo_adapters.rebuild(manifest.source)
 
 
-def _fill(parts: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
-    """Copy ``tensors`` into ``parts``, which must have the same names, shapes and dtypes."""
+def _compare(parts: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Raise unless ``parts`` has the names, shapes and kinds of number of ``tensors``."""
     expected = stored_tensors(parts)
     for kind, names in (("lacks", expected.keys() - tensors), ("has", tensors.keys() - expected)):
         if names:
@@ -139,6 +147,9 @@ def _fill(parts: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
             )
         if tensor.is_floating_point() != expected[key].is_floating_point():
             raise PuppetizeError(f"{key!r} has dtype {tensor.dtype} in the file, not in {name}")
+
+
+def _fill(parts: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     own = {**dict(parts.named_parameters()), **dict(parts.named_buffers())}
     for key, tensor in tensors.items():
         if own[key].dtype != tensor.dtype:

@@ -1,0 +1,79 @@
+import math
+import struct
+
+import pytest
+import torch
+
+from puppetize import start
+
+MASK = 2**64 - 1
+GOLDEN = ["bf2845d6", "beb6c59f", "bfcfa9d6", "bde8b0b1", "3f6429f3", "3f0a05d6"]
+
+
+def philox4x64(seed, stream):
+    """Salmon et al. (2011), ten rounds, in plain integers; the counter starts at 1 as in numpy."""
+    block = 0
+    while True:
+        block += 1
+        counter, key = [block, 0, 0, 0], [seed, stream]
+        for _ in range(10):
+            first = 0xD2E7470EE14C6C93 * counter[0]
+            second = 0xCA5A826395121157 * counter[2]
+            counter = [
+                (second >> 64) ^ counter[1] ^ key[0],
+                second & MASK,
+                (first >> 64) ^ counter[3] ^ key[1],
+                first & MASK,
+            ]
+            key = [(key[0] + 0x9E3779B97F4A7C15) & MASK, (key[1] + 0xBB67AE8584CAA73B) & MASK]
+        yield from counter
+
+
+def expected(count, seed, stream):
+    words = philox4x64(seed, stream)
+    for _ in range(count):
+        word = next(words)
+        total = sum(word >> shift & 0xFFFF for shift in (0, 16, 32, 48)) - 131070
+        yield total * math.sqrt(3 / (2**32 - 1))
+
+
+def bits(values):
+    return [struct.pack(">f", value).hex() for value in values]
+
+
+@pytest.mark.parametrize(("seed", "stream"), [(0, 0), (0, 1), (2**64 - 1, 7)])
+def test_the_documented_formula_bit_for_bit(seed, stream):
+    found = start.seeded((3, 5, 7), seed, stream)
+    assert found.dtype == torch.float32
+    assert bits(found.flatten().tolist()) == bits(expected(105, seed, stream))
+
+
+def test_golden_values():
+    found = start.seeded((2, 3), seed=0, stream=0)
+    assert bits(found.flatten().tolist()) == GOLDEN
+
+
+def test_mean_variance_and_range():
+    numbers = start.seeded((1000, 1000), seed=1, stream=0)
+    assert abs(numbers.mean()) < 4e-3
+    assert abs(numbers.var() - 1) < 4e-3
+    assert numbers.abs().max() < 2 * math.sqrt(3)
+
+
+def test_streams_and_seeds_are_unrelated():
+    numbers = [start.seeded((100, 100), *key).flatten() for key in ((0, 0), (0, 1), (1, 0))]
+    correlation = torch.corrcoef(torch.stack(numbers)) - torch.eye(3)
+    assert correlation.abs().max() < 0.05
+
+
+def test_the_shape_only_cuts_the_stream():
+    long, short = start.seeded((10, 4), 3, 2), start.seeded((5, 2, 2, 1), 3, 2)
+    assert torch.equal(long.flatten()[:20], short.flatten())
+
+
+def test_the_global_generator_is_left_alone():
+    torch.manual_seed(0)
+    expected_next = torch.rand(3)
+    torch.manual_seed(0)
+    start.seeded((4, 4), 0, 0)
+    assert torch.equal(torch.rand(3), expected_next)
