@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -52,8 +53,13 @@ def puppetize(
             run on its inputs, or a ratio that cannot be reached.
     """
     config = config or PuppetConfig()
-    if ratio is not None and not ratio > 0:
+    if ratio is not None and not 0 < ratio < math.inf:
         raise PuppetizeError(f"ratio={ratio!r}: expected a positive number")
+    if ratio is not None and not config.tiling:
+        raise PuppetizeError(
+            "ratio= narrows states and tiles sites from them; this config has tiling=False (as "
+            "PuppetConfig.paper() has): leave ratio out, or set tiling=True"
+        )
     _check(model)
     adapter = zoo_adapters.adapter_for(model)
     data_config = adapter.data_config(model)

@@ -1,5 +1,6 @@
 """The paper's own numbers."""
 
+import itertools
 import warnings
 
 import pytest
@@ -27,7 +28,7 @@ def test_table_5(channels, params, megabytes):
     with torch.device("meta"):
         layers = [
             layer
-            for inputs, outputs in zip(widths[:-1], widths[1:], strict=True)
+            for inputs, outputs in itertools.pairwise(widths)
             for layer in (nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs))
         ]
         network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())

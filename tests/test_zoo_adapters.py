@@ -21,7 +21,7 @@ def test_all_names_of_both_zoos():
 
 def test_create_passes_arguments_on():
     model = zoo_adapters.create("timm/test_resnet", num_classes=7, in_chans=1)
-    assert model(torch.zeros(1, 1, 32, 32)).shape == (1, 7)
+    assert model(torch.zeros(2, 1, 64, 64)).shape == (2, 7)
     only_in_timm = zoo_adapters.create("test_resnet")
     assert type(only_in_timm) is type(model)
 
@@ -54,8 +54,14 @@ def test_arguments_that_a_zoo_refuses():
             ModelSource("timm", "resnet18", {"num_classes": 3, "in_chans": 1}),
         ),
         (
-            lambda: timm.create_model("mobilenetv3_small_100", global_pool="max"),
-            ModelSource("timm", "mobilenetv3_small_100", {"global_pool": "max"}),
+            lambda: timm.create_model(
+                "resnet18", global_pool="max", drop_rate=0.2, drop_path_rate=0.1
+            ),
+            ModelSource(
+                "timm",
+                "resnet18",
+                {"global_pool": "max", "drop_rate": 0.2, "drop_path_rate": 0.1},
+            ),
         ),
         (
             lambda: torchvision.models.squeezenet1_1(num_classes=5),

@@ -7,7 +7,12 @@ from typing import Any
 
 import timm
 from timm.data import resolve_model_data_config
-from timm.layers import get_notrace_functions, get_notrace_modules
+from timm.layers import (
+    DropPath,
+    SelectAdaptivePool2d,
+    get_notrace_functions,
+    get_notrace_modules,
+)
 from torch import nn
 
 from zoo_adapters.plain import PlainAdapter, in_channels
@@ -37,11 +42,10 @@ class TimmAdapter(PlainAdapter):
         channels = _channels(model)
         if channels != _config(model).get("input_size", (channels,))[0]:
             kwargs["in_chans"] = channels
-        for setting in ("global_pool", "drop_rate"):
-            value = getattr(model, setting, None)
-            if isinstance(value, str) or (isinstance(value, float) and value):
-                yield ModelSource("timm", name, {**kwargs, setting: value})
         yield ModelSource("timm", name, kwargs)
+        settings = _settings(model)
+        if settings:
+            yield ModelSource("timm", name, {**kwargs, **settings})
 
     def data_config(self, model: nn.Module) -> DataConfig:
         if not _config(model):
@@ -69,6 +73,20 @@ class TimmAdapter(PlainAdapter):
 
 def _config(model: nn.Module) -> dict[str, Any]:
     return getattr(model, "pretrained_cfg", None) or {}
+
+
+def _settings(model: nn.Module) -> dict[str, Any]:
+    """Arguments of ``create_model`` that leave traces in a model, where they may be no default."""
+    found: dict[str, Any] = {}
+    paths = [m.drop_prob for m in model.modules() if isinstance(m, DropPath)]
+    pools = [m.pool_type for m in model.modules() if isinstance(m, SelectAdaptivePool2d)]
+    if pools:
+        found["global_pool"] = pools[-1]
+    if getattr(model, "drop_rate", 0):
+        found["drop_rate"] = model.drop_rate
+    if paths:
+        found["drop_path_rate"] = max(paths)  # it grows to the rate with depth
+    return found
 
 
 def _channels(model: nn.Module) -> int:
