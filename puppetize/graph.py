@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from puppetize import attach
 from puppetize.errors import PuppetizeError
 from puppetize.module import PuppetModule
 from puppetize.plan import Plan
@@ -39,7 +40,11 @@ class Generated(nn.Module):
 
 def graph_module(puppet: PuppetModule) -> fx.GraphModule:
     """See :meth:`puppetize.Puppet.graph_module`."""
-    network = puppet.network
+    network, plan = puppet.network, puppet.plan
+    # While it is traced the network has parameters where weights will be, because torch.fx makes
+    # nodes of parameters only.
+    empty = {site.name: torch.empty(site.shape, device="meta") for site in plan.sites}
+    attach.write(network, plan, empty)
     try:
         traced = trace(network, adapter_for(network).trace_options(network))
     except Exception as error:  # torch.fx raises many kinds for control flow on values
@@ -47,13 +52,15 @@ def graph_module(puppet: PuppetModule) -> fx.GraphModule:
             f"{type(network).__name__} cannot be traced by torch.fx ({type(error).__name__}: "
             f"{error}); the puppet itself works without a graph"
         ) from error
+    finally:
+        attach.clear(network, plan)
     root = nn.Module()
     root.puppeteer = puppet.puppeteer
     root.network = traced
-    return _Builder(root, traced, _sites_of(network, puppet.plan)).build()
+    return _Builder(root, traced, _sites_of(plan)).build()
 
 
-def _sites_of(network: nn.Module, plan: Plan) -> dict[str, str]:
+def _sites_of(plan: Plan) -> dict[str, str]:
     return {name: site.name for site in plan.sites for name in (site.name, *site.aliases)}
 
 
