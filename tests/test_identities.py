@@ -23,6 +23,7 @@ class Case:
         self.puppet = puppetize(self.model).eval()
         self.images = network.images()
         self.logits = self.run(self.puppet)
+        assert self.logits.isfinite().all()
 
     def run(self, module: nn.Module):
         with torch.no_grad():

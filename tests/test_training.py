@@ -246,7 +246,7 @@ def test_conversion_methods(puppet, convert):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_saved_in_another_dtype(tmp_path, dtype):
-    network = get("mobilenetv3_small_100")
+    network = get("resnet18")
     puppet = puppetize(network.build(), SMALL).eval().to(dtype)
     puppet.save_pretrained(tmp_path)
     loaded = Puppet.from_pretrained(tmp_path)

@@ -65,7 +65,9 @@ def load(file: Path, model: nn.Module | None) -> dict[str, Any]:
     tensors, document = container.read(file)
     _check_copy(file.parent / CONFIG_FILE, document)
     try:
-        return _rebuild(tensors, Manifest.from_dict(document), model)
+        # Networks are built with random numbers, all of which the file replaces.
+        with torch.random.fork_rng(devices=[]):
+            return _rebuild(tensors, Manifest.from_dict(document), model)
     except PuppetizeError as error:
         raise PuppetizeError(f"{file}: {error}") from error
 
