@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import statistics
-import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -56,7 +55,7 @@ def main() -> None:
     means = [round(statistics.mean(column), 2) for column in list(zip(*rows, strict=True))[2:]]
     rows.append([demo.MODEL, "mean", *means])
     versions = " ".join(f"{name}={version(name)}" for name in ("puppetize", "torch", "timm"))
-    command = f"python {' '.join(['benchmarks/demo.py', *sys.argv[1:]])}"
+    command = "uv run python benchmarks/demo.py"
 
     def save(target: str) -> None:
         with open(target, "w", newline="", encoding="utf-8") as file:
