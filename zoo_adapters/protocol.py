@@ -26,6 +26,20 @@ class ModelSource:
         """JSON form."""
         return {"zoo": self.zoo, "name": self.name, "kwargs": dict(self.kwargs)}
 
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> ModelSource:
+        """Inverse of :meth:`to_dict`, after a trip through JSON.
+
+        Raises:
+            ValueError: values of other types.
+        """
+        source = ModelSource(**values)
+        if not all(isinstance(name, str) for name in (source.zoo, source.name)):
+            raise ValueError(f"zoo {source.zoo!r}, name {source.name!r}: expected text")
+        if not isinstance(source.kwargs, dict):
+            raise ValueError(f"kwargs {source.kwargs!r}: expected an object")
+        return source
+
 
 @dataclass(frozen=True)
 class TraceOptions:

@@ -54,9 +54,7 @@ def file_size(tensors: Mapping[str, Tensor], document: Mapping[str, Any] | None 
     if document is not None:
         header["__metadata__"] = {_KEY: encode(document)}
     offset = 0
-    for name, tensor in tensors.items():
-        if tensor.dtype not in _DTYPES:
-            raise PuppetizeError(f"{name!r} has dtype {tensor.dtype}, which cannot be stored")
+    _check_dtypes(tensors)
     for name in sorted(tensors, key=lambda n: (_RANKS[tensors[n].dtype], n)):
         tensor = tensors[name]
         end = offset + tensor.numel() * tensor.element_size()
@@ -79,6 +77,7 @@ def write(
     path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any] | None = None
 ) -> None:
     """Write a safetensors file; ``document`` goes into its metadata."""
+    _check_dtypes(tensors)
     metadata = None if document is None else {_KEY: encode(document)}
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     atomically(path, lambda target: save_file(own, target, metadata=metadata))
@@ -139,6 +138,12 @@ def atomically(path: Path, make: Callable[[str], _T]) -> _T:
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     atomically(path, lambda target: Path(target).write_text(text, encoding="utf-8"))
+
+
+def _check_dtypes(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise PuppetizeError(f"{name!r} has dtype {tensor.dtype}, which cannot be stored")
 
 
 def _umask() -> int:

@@ -61,7 +61,7 @@ class Manifest(NamedTuple):
         try:
             source = values["source"]
             return Manifest(
-                source=None if source is None else ModelSource(**source),
+                source=None if source is None else ModelSource.from_dict(source),
                 why_no_source=str(values["why_no_source"]),
                 config=PuppetConfig.from_dict(values["config"]),
                 plan=Plan.from_dict(values["plan"]),
