@@ -59,7 +59,7 @@ class PuppetModule(nn.Module):
         self.puppeteer = puppeteer
         self.network = network
         self._cache = WeightCache()
-        self._memory_format = torch.contiguous_format
+        self._channels_last = False
         # Starts never change, so DistributedDataParallel need not send them round.
         starts = [name for name, _ in self.named_buffers() if name.startswith("puppeteer.")]
         self._ddp_params_and_buffers_to_ignore = starts
@@ -78,10 +78,14 @@ class PuppetModule(nn.Module):
         """
         if self.training or torch.compiler.is_compiling():
             weights = self.puppeteer()
-            if self._memory_format is torch.contiguous_format:
+            if not self._channels_last:
                 return weights
-            return {n: w.contiguous(memory_format=self._memory_format) for n, w in weights.items()}
-        return self._cache.get(self.puppeteer, self._memory_format)
+            return {n: w.contiguous(memory_format=self._layout) for n, w in weights.items()}
+        return self._cache.get(self.puppeteer, self._layout)
+
+    @property
+    def _layout(self) -> torch.memory_format:
+        return torch.channels_last if self._channels_last else torch.contiguous_format
 
     @contextmanager
     def _attached(self) -> Iterator[None]:
@@ -116,11 +120,15 @@ class PuppetModule(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._cache.clear()
         attach.clear(self.network, self.plan)
-        probe = fn(torch.empty(2, 2, 2, 2).contiguous(memory_format=self._memory_format))
-        plain = probe.is_contiguous()
-        self._memory_format = torch.contiguous_format if plain else torch.channels_last
+        probe = fn(torch.empty(2, 2, 2, 2).contiguous(memory_format=self._layout))
+        self._channels_last = not probe.is_contiguous()
         super()._apply(fn, recurse)
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and pickles hold no generated weights, which the last forward pass may have left.
+        attach.clear(self.network, self.plan)
+        return self.__dict__.copy()
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -191,3 +191,12 @@ def test_copy_does_not_share_the_cache(counted):
     in_place(twin)
     assert not torch.equal(Counted(twin).logits(), before)
     assert torch.equal(counted.logits(), before)
+
+
+def test_a_puppet_is_pickled_by_those_who_must(tmp_path):
+    puppet = puppetize(Plain(), SMALL).train()
+    loss_of(puppet(IMAGES)).backward()
+    torch.save(puppet, tmp_path / "whole.pt")
+    again = torch.load(tmp_path / "whole.pt", weights_only=False).eval()
+    with torch.no_grad():
+        assert torch.equal(again(IMAGES), puppet.eval()(IMAGES))
