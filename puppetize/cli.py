@@ -86,8 +86,8 @@ def demo(
 ) -> None:
     """Train a CNN on real handwritten digits, puppetize, fine-tune, save, load, bake, compare.
 
-    Takes less than two minutes on two CPU cores and needs no network. Writes the puppet, two pictures and
-    a page to the output directory.
+    Takes less than two minutes on two CPU cores and needs no network. Writes the puppet, two
+    pictures and a page to the output directory.
     """
     demo_module.run(output, seed=seed, console=_out)
 
