@@ -36,7 +36,7 @@ class Estimate:
         self._original_bytes = original_bytes
 
     def __call__(self, plan: Plan) -> int:
-        generated = {f"{name}.weight" for site in plan.sites for name in (site.name, *site.aliases)}
+        generated = _generated(plan)
         with torch.device("meta"):
             puppeteer = Puppeteer(plan, self._config)
         for name in generated & self._dtypes.keys():
@@ -58,10 +58,15 @@ class Estimate:
 
     def kept_parts(self, plan: Plan) -> list[tuple[int, str]]:
         """Largest tensors that ``plan`` stores as they are: bytes and names, in falling order."""
-        generated = {f"{name}.weight" for site in plan.sites for name in (site.name, *site.aliases)}
+        generated = _generated(plan)
         sizes = [
             (tensor.numel() * tensor.element_size(), name)
             for name, tensor in self._tensors.items()
             if name not in generated
         ]
         return sorted(sizes, reverse=True)
+
+
+def _generated(plan: Plan) -> set[str]:
+    """State-dict names of the original's weights that are not stored."""
+    return {f"{name}.weight" for site in plan.sites for name in (site.name, *site.aliases)}
