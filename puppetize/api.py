@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,18 +10,13 @@ from torch import Tensor, nn
 
 import zoo_adapters
 from puppetize import attach
+from puppetize.analysis import Analysis, analyse
 from puppetize.config import PuppetConfig
-from puppetize.dial import turn
 from puppetize.errors import PuppetizeError, PuppetizeWarning
+from puppetize.keep import Patterns
 from puppetize.plan import Plan
-from puppetize.planner import Sizing, make_plan
 from puppetize.puppet import Puppet
 from puppetize.puppeteer import Puppeteer
-from puppetize.storage.container import file_size
-from puppetize.storage.estimate import Estimate
-from puppetize.storage.files import stored_tensors
-from puppetize.walk import conv_names, walk
-from zoo_adapters import DataConfig
 
 
 def puppetize(
@@ -32,7 +24,9 @@ def puppetize(
     config: PuppetConfig | None = None,
     *,
     ratio: float | None = None,
-    example_inputs: Sequence[Any] | None = None,
+    example_inputs: Any = None,
+    include: Patterns = None,
+    exclude: Patterns = None,
 ) -> Puppet:
     """Replace the weights of a CNN's ``Conv2d`` layers by generated ones.
 
@@ -43,29 +37,27 @@ def puppetize(
         ratio: how many times smaller than the original's safetensors file the stored file is to
             be. Without it, states are as large as their sites, up to ``config.width``.
         example_inputs: positional arguments of ``model.forward``, for networks that do not take
-            one batch of images of a usual size.
+            one batch of images of a usual size; a tensor stands for itself alone.
+        include: shell-style patterns of the convolutions that may be generated, or of modules
+            that hold them (``"layer4"``, ``"*.conv2"``). None: all.
+        exclude: patterns of convolutions that are stored as they are.
 
     Returns:
         A :class:`Puppet` in the model's mode, on its device and in its dtype.
 
     Raises:
         PuppetizeError: no ``Conv2d``, a model that is a Puppet already, a network that does not
-            run on its inputs, or a ratio that cannot be reached.
+            run on its inputs, a pattern that fits nothing, or a ratio that cannot be reached.
     """
     config = config or PuppetConfig()
-    if ratio is not None and not 0 < ratio < math.inf:
-        raise PuppetizeError(f"ratio={ratio!r}: expected a positive number")
-    if ratio is not None and not config.tiling:
-        raise PuppetizeError(
-            "ratio= narrows states and tiles sites from them; this config has tiling=False (as "
-            "PuppetConfig.paper() has): leave ratio out, or set tiling=True"
-        )
-    _check(model)
-    adapter = zoo_adapters.adapter_for(model)
-    data_config = adapter.data_config(model)
-    found = walk(model, adapter.trace_options(model), data_config.input_size, example_inputs)
-    if found.input_size is not None and found.input_size != data_config.input_size:
-        data_config = replace(data_config, input_size=found.input_size)
+    analysis = analyse(
+        model,
+        config,
+        ratio=ratio,
+        example_inputs=example_inputs,
+        include=include,
+        exclude=exclude,
+    )
     if config.start == "constant":
         warnings.warn(
             "a constant start makes every generated weight rank 1 along one channel axis, which "
@@ -73,69 +65,18 @@ def puppetize(
             PuppetizeWarning,
             stacklevel=2,
         )
-    original_bytes = file_size(stored_tensors(model))
-
-    def plan_with(sizing: Sizing | None) -> Plan:
-        return make_plan(
-            found.convs,
-            config,
-            classifier=adapter.classifier(model),
-            parametrized=_parametrized(model),
-            sizing=sizing,
-        )
-
-    if ratio is None:
-        plan = plan_with(None)
-    else:
-        size = Estimate(model, config, data_config, original_bytes)
-        plan = turn(plan_with, size, original_bytes, ratio, found.convs)
-    if not plan.groups:
-        reasons = ", ".join(sorted({kept.reason for kept in plan.kept}))
+    kept = analysis.plan.kept
+    if not analysis.plan.groups:
+        reasons = ", ".join(sorted({each.reason for each in kept}))
         raise PuppetizeError(
-            f"{type(model).__name__}: none of its {len(plan.kept)} Conv2d layers can be generated "
+            f"{type(model).__name__}: none of its {len(kept)} Conv2d layers can be generated "
             f"({reasons}); there is nothing to compress"
         )
-    return _build(model, plan, config, data_config, original_bytes)
+    return _build(model, analysis, config)
 
 
-def _check(model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise PuppetizeError(
-            f"expected a torch.nn.Module, got {type(model).__name__}; zoo_adapters.create(name) "
-            "builds one by name"
-        )
-    name = type(model).__name__
-    for module in model.modules():
-        if isinstance(module, Puppet):
-            raise PuppetizeError(
-                f"{name} is or contains a Puppet already; puppetize the original, or puppet.bake()"
-            )
-        if (
-            isinstance(module, nn.modules.lazy.LazyModuleMixin)
-            and module.has_uninitialized_params()
-        ):
-            raise PuppetizeError(
-                f"{name} contains {type(module).__name__} without weights yet; run the model on "
-                "one batch first"
-            )
-    if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
-        raise PuppetizeError(f"{name} has no Conv2d layer; puppetize compresses convolutions only")
-
-
-def _parametrized(model: nn.Module) -> list[str]:
-    """Convolutions whose weight is not a parameter of their own (weight norm, pruning masks)."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    names = [name for first, rest in conv_names(model).items() for name in (first, *rest)]
-    return [name for name in names if modules[name]._parameters.get("weight") is None]
-
-
-def _build(
-    model: nn.Module,
-    plan: Plan,
-    config: PuppetConfig,
-    data_config: DataConfig,
-    original_bytes: int,
-) -> Puppet:
+def _build(model: nn.Module, analysis: Analysis, config: PuppetConfig) -> Puppet:
+    plan = analysis.plan
     weight = model.get_submodule(next(plan.sites).name).weight
     assert isinstance(weight, Tensor)
     on_meta = weight.device.type == "meta"
@@ -146,8 +87,8 @@ def _build(
         puppeteer.to(weight.device, weight.dtype),
         plan,
         config,
-        data_config,
-        original_bytes,
+        analysis.data_config,
+        analysis.original_bytes,
         zoo_adapters.guess(model),
     )
 

@@ -7,6 +7,7 @@ serve every slice along the first.
 
 from __future__ import annotations
 
+import functools
 from typing import overload
 
 import torch
@@ -101,6 +102,7 @@ def build(kind: DerivativeKind, channels: int, kernel: tuple[int, int]) -> nn.Mo
     return nn.Sequential(*layers)
 
 
+@functools.cache
 def count(kind: DerivativeKind, channels: int, kernel: tuple[int, int]) -> int:
     """Numbers that :func:`build` stores."""
     with torch.device("meta"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from puppetize.adapter import split
@@ -36,9 +37,7 @@ class Sizing:
 def make_plan(
     records: Iterable[ConvRecord],
     config: PuppetConfig,
-    *,
-    classifier: Collection[str] = (),
-    parametrized: Collection[str] = (),
+    keep: Mapping[str, str] | None = None,
     sizing: Sizing | None = None,
 ) -> Plan:
     """Decide which convolutions are generated, and how.
@@ -46,8 +45,7 @@ def make_plan(
     Args:
         records: the walk's, in execution order.
         config: settings.
-        classifier: names of layers that give the logits; they are kept.
-        parametrized: names of convolutions whose weight is computed from other tensors; kept.
+        keep: convolutions that must not be generated, and why.
         sizing: what the ratio dial asks for.
     """
     records = list(records)
@@ -55,7 +53,7 @@ def make_plan(
     kept: list[Kept] = []
     buckets: dict[tuple[object, ...], list[ConvRecord]] = {}
     for record in records:
-        reason = _reason_to_keep(record, config, classifier, parametrized, sizing)
+        reason = _reason_to_keep(record, config, keep or {}, sizing)
         if reason:
             kept.append(_keep(record, reason))
         else:
@@ -80,22 +78,15 @@ def paper_count(plan: Plan, config: PuppetConfig) -> PaperCount:
 
 
 def _reason_to_keep(
-    record: ConvRecord,
-    config: PuppetConfig,
-    classifier: Collection[str],
-    parametrized: Collection[str],
-    sizing: Sizing,
+    record: ConvRecord, config: PuppetConfig, keep: Mapping[str, str], sizing: Sizing
 ) -> str:
-    names = {record.name, *record.aliases}
     if not record.mode:
         return "never executed"
-    if names & set(parametrized):
-        return "its weight is computed by a parametrization"
-    if names & set(classifier):
-        return "classifier"
+    if record.name in keep:
+        return keep[record.name]
     if record.groups > 1 and record.shape[1] == 1 and not config.depthwise:
         return "depthwise"
-    if names & sizing.stored:
+    if record.name in sizing.stored:
         return "stored to meet the ratio"
     return ""
 
@@ -123,11 +114,12 @@ def _group(members: list[ConvRecord], config: PuppetConfig, sizing: Sizing) -> G
         numbers = _stored((height, width, *largest[2:]), derivatives, config)
         return numbers + len(members) * config.site_gains
 
-    floor = min(width, MIN_WIDTH)
-    while cost(width) * min_saving > weights and width > floor and config.tiling:
-        width = max(width // 2, floor)
-    if cost(width) * min_saving > weights:
+    narrowest = min(width, MIN_WIDTH) if config.tiling else width
+    widths = range(narrowest, width + 1)
+    affordable = bisect.bisect_right(widths, float(weights), key=lambda w: cost(w) * min_saving)
+    if not affordable:
         return None
+    width = widths[affordable - 1]
     state: Shape = (height, width, *largest[2:])
     sites: list[Site] = []
     step = 1

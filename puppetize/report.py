@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from puppetize.errors import PuppetizeError
 from puppetize.macs import count_macs
 from puppetize.module import PuppetModule
+from puppetize.parts import CONTAINER, GAINS, GENERATED, PUPPETEER, bytes_by_part
 from puppetize.plan import PaperCount
 from puppetize.planner import paper_count
 from puppetize.storage.container import file_size
@@ -20,7 +21,7 @@ from puppetize.storage.files import manifest_of, stored_tensors
 from puppetize.walk import ConvRecord, walk
 from zoo_adapters import adapter_for
 
-GENERATED, KEPT = "generated", "kept"
+_GENERATED, _KEPT = "generated", "kept"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Report:
     def __str__(self) -> str:
         paper = self.paper_count
         size = "x".join(map(str, self.input_size))
-        generated = [site for site in self.sites if site.fate == GENERATED]
+        generated = [site for site in self.sites if site.fate == _GENERATED]
         rows = [
             ("bytes on disk", f"{self.original_bytes:,}", f"{self.stored_bytes:,}"),
             ("  times smaller", "1.0", f"{self.ratio:.1f}"),
@@ -99,7 +100,7 @@ class Report:
             before, after = self.original_parts.get(part), self.stored_parts.get(part)
             rows.append((f"bytes: {part}", _count(before), _count(after)))
         lines = [_row((self.model, "original", "puppet")), "-" * 66, *map(_row, rows), "-" * 66]
-        kept = Counter(site.reason for site in self.sites if site.fate == KEPT)
+        kept = Counter(site.reason for site in self.sites if site.fate == _KEPT)
         lines += [f"kept: {number} convolution(s), {reason}" for reason, number in kept.items()]
         lines.append(
             f"by the paper's count (no norms, biases, classifier or container): "
@@ -123,14 +124,12 @@ def make_report(puppet: PuppetModule, macs: bool) -> Report:
     document = manifest.to_dict()
     tensors = stored_tensors(puppet)
     stored_bytes = file_size(tensors, document)
-    stored_parts = _parts(puppet, tensors)
-    stored_parts["container"] = stored_bytes - sum(stored_parts.values())
-    generated = {
-        "generated convolutions": sum(site.numel for site in puppet.plan.sites) * _width(puppet)
-    }
-    kept = {k: v for k, v in stored_parts.items() if k not in ("container", *_PUPPETEER_PARTS)}
-    original_parts = {**generated, **kept}
-    original_parts["container"] = puppet.original_bytes - sum(original_parts.values())
+    modules = dict(puppet.named_modules(remove_duplicate=False))
+    stored_parts = bytes_by_part(tensors, modules, stored_bytes)
+    kept = {k: v for k, v in stored_parts.items() if k not in (CONTAINER, PUPPETEER, GAINS)}
+    generated = sum(site.numel for site in puppet.plan.sites) * _width(puppet)
+    original_parts = {GENERATED: generated, **kept}
+    original_parts[CONTAINER] = puppet.original_bytes - sum(original_parts.values())
     records: Sequence[ConvRecord] = ()
     network_macs = generation_macs = None
     if macs:
@@ -157,40 +156,16 @@ def make_report(puppet: PuppetModule, macs: bool) -> Report:
     )
 
 
-_PUPPETEER_PARTS = ("puppeteer", "gains")
-
-
 def _sites(puppet: PuppetModule, macs: dict[str, int]) -> tuple[SiteReport, ...]:
     found = {}
     for number, group in enumerate(puppet.plan.groups):
         for site in group.sites:
             last = site.first_step + site.steps - 1
             steps = f"step {last}" if site.steps == 1 else f"steps {site.first_step}-{last}"
-            found[site.name] = (site.shape, GENERATED, f"state {number}, {steps}")
+            found[site.name] = (site.shape, _GENERATED, f"state {number}, {steps}")
     for kept in puppet.plan.kept:
-        found[kept.name] = (kept.shape, KEPT, kept.reason)
+        found[kept.name] = (kept.shape, _KEPT, kept.reason)
     return tuple(SiteReport(name, *found[name], macs.get(name)) for name in puppet.plan.order)
-
-
-def _parts(puppet: PuppetModule, tensors: dict[str, Tensor]) -> dict[str, int]:
-    modules = dict(puppet.named_modules(remove_duplicate=False))
-    parts: Counter[str] = Counter()
-    for name, tensor in tensors.items():
-        owner, _, attribute = name.rpartition(".")
-        parts[_part(modules[owner], owner, attribute)] += tensor.numel() * tensor.element_size()
-    return dict(parts)
-
-
-def _part(module: nn.Module, owner: str, attribute: str) -> str:
-    if owner.startswith("puppeteer."):
-        return "gains" if attribute == "gains" else "puppeteer"
-    if "norm" in type(module).__name__.lower():
-        return "norms"
-    if isinstance(module, nn.Linear):
-        return "linear layers"
-    if isinstance(module, nn.Conv2d):
-        return "kept convolutions" if attribute == "weight" else "convolution biases"
-    return "other"
 
 
 def _width(puppet: PuppetModule) -> int:

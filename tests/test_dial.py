@@ -47,7 +47,7 @@ def test_high_ratios_narrow_states_and_tile():
 def test_the_limit_is_named_with_what_stands_in_the_way():
     with torch.device("meta"):
         model = timm.create_model("resnet50")
-    with pytest.raises(PuppetizeError, match=r"nearest is 11\.8.*fc\.weight 8,192,000 B"):
+    with pytest.raises(PuppetizeError, match=r"largest is 11\.8.*fc\.weight 8,192,000 B"):
         puppetize(model, ratio=50)
 
 

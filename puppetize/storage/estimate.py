@@ -7,6 +7,7 @@ from torch import nn
 
 import zoo_adapters
 from puppetize.config import PuppetConfig
+from puppetize.parts import bytes_by_part
 from puppetize.plan import Plan
 from puppetize.puppeteer import Puppeteer
 from puppetize.storage.container import file_size
@@ -22,42 +23,39 @@ class Estimate:
         model: the original.
         config: settings that every plan is made with.
         data_config: goes into the file.
-        original_bytes: goes into the file.
+
+    Attributes:
+        original_bytes: of the original's state dict as a safetensors file.
     """
 
-    def __init__(
-        self, model: nn.Module, config: PuppetConfig, data_config: DataConfig, original_bytes: int
-    ) -> None:
+    def __init__(self, model: nn.Module, config: PuppetConfig, data_config: DataConfig) -> None:
+        self._model = model
         self._tensors = stored_tensors(model)
-        self._dtypes = {name: tensor.dtype for name, tensor in self._tensors.items()}
         self._config = config
         self._source, self._why = zoo_adapters.identify(model)
         self._data_config = data_config
-        self._original_bytes = original_bytes
+        self.original_bytes = file_size(self._tensors)
 
     def __call__(self, plan: Plan) -> int:
-        generated = _generated(plan)
-        with torch.device("meta"):
-            puppeteer = Puppeteer(plan, self._config)
-        for name in generated & self._dtypes.keys():
-            puppeteer.to(self._dtypes[name])
-            break
-        manifest = Manifest(
-            self._source,
-            self._why,
-            self._config,
-            plan,
-            self._data_config,
-            self._original_bytes,
-        )
-        tensors = {f"puppeteer.{name}": t for name, t in puppeteer.state_dict().items()}
-        for name, tensor in self._tensors.items():
-            if name not in generated:
-                tensors[f"network.{name}"] = tensor
-        return file_size(tensors, manifest.to_dict())
+        """Bytes of the whole file."""
+        return self._size(plan, self._puppeteer(plan))
 
-    def kept_parts(self, plan: Plan) -> list[tuple[int, str]]:
-        """Largest tensors that ``plan`` stores as they are: bytes and names, in falling order."""
+    def original_parts(self, plan: Plan) -> dict[str, int]:
+        """Bytes of the original's file by part."""
+        modules = dict(self._model.named_modules(remove_duplicate=False))
+        return bytes_by_part(self._tensors, modules, self.original_bytes, _generated(plan))
+
+    def stored_parts(self, plan: Plan) -> dict[str, int]:
+        """Bytes of the puppet's file by part."""
+        puppeteer = self._puppeteer(plan)
+        modules = {
+            **dict(self._model.named_modules(prefix="network", remove_duplicate=False)),
+            **dict(puppeteer.named_modules(prefix="puppeteer")),
+        }
+        return bytes_by_part(self._stored(plan, puppeteer), modules, self._size(plan, puppeteer))
+
+    def kept_tensors(self, plan: Plan) -> list[tuple[int, str]]:
+        """Tensors that ``plan`` stores as they are: bytes and names, in falling order."""
         generated = _generated(plan)
         sizes = [
             (tensor.numel() * tensor.element_size(), name)
@@ -65,6 +63,26 @@ class Estimate:
             if name not in generated
         ]
         return sorted(sizes, reverse=True)
+
+    def _size(self, plan: Plan, puppeteer: Puppeteer) -> int:
+        manifest = Manifest(
+            self._source, self._why, self._config, plan, self._data_config, self.original_bytes
+        )
+        return file_size(self._stored(plan, puppeteer), manifest.to_dict())
+
+    def _stored(self, plan: Plan, puppeteer: Puppeteer) -> dict[str, torch.Tensor]:
+        generated = _generated(plan)
+        tensors = {f"puppeteer.{name}": t for name, t in puppeteer.state_dict().items()}
+        for name, tensor in self._tensors.items():
+            if name not in generated:
+                tensors[f"network.{name}"] = tensor
+        return tensors
+
+    def _puppeteer(self, plan: Plan) -> Puppeteer:
+        with torch.device("meta"):
+            puppeteer = Puppeteer(plan, self._config)
+        first = next(iter(_generated(plan) & self._tensors.keys()), None)
+        return puppeteer if first is None else puppeteer.to(self._tensors[first].dtype)
 
 
 def _generated(plan: Plan) -> set[str]:
