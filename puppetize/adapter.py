@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,6 +26,13 @@ def pool(state: Tensor, shape: Sequence[int]) -> Tensor:
     return state
 
 
+def pool_macs(state: Sequence[int], shape: Sequence[int]) -> int:
+    """Multiply-adds of :func:`pool`, counted as fvcore does: one a number that is averaged."""
+    channels = tuple(state[:2]) != tuple(shape[:2])
+    pixels = tuple(state[2:]) != tuple(shape[2:])
+    return channels * math.prod(state) + pixels * math.prod((*shape[:2], *state[2:]))
+
+
 def tile(states: Sequence[Tensor], grid: tuple[int, int], shape: Sequence[int]) -> Tensor:
     """Lay a weight out from ``grid[0] * grid[1]`` consecutive states, row by row.
 
@@ -35,13 +43,16 @@ def tile(states: Sequence[Tensor], grid: tuple[int, int], shape: Sequence[int]) 
         grid: tiles along the first and the second channel axis.
         shape: of the weight, its first two axes in the state's order.
     """
-    heights, widths = split(shape[0], grid[0]), split(shape[1], grid[1])
-    cells = iter(states)
-    rows = [
-        torch.cat([pool(next(cells), (height, width, *shape[2:])) for width in widths], dim=1)
-        for height in heights
-    ]
+    cells = [pool(h, cell) for h, cell in zip(states, tiles(grid, shape), strict=True)]
+    columns = grid[1]
+    rows = [torch.cat(cells[i : i + columns], dim=1) for i in range(0, len(cells), columns)]
     return torch.cat(rows, dim=0)
+
+
+def tiles(grid: tuple[int, int], shape: Sequence[int]) -> list[tuple[int, ...]]:
+    """Shapes of the tiles that :func:`tile` lays out, row by row."""
+    heights, widths = split(shape[0], grid[0]), split(shape[1], grid[1])
+    return [(height, width, *shape[2:]) for height in heights for width in widths]
 
 
 def split(total: int, parts: int) -> list[int]:

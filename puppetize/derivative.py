@@ -8,6 +8,8 @@ serve every slice along the first.
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Sequence
 from typing import overload
 
 import torch
@@ -18,6 +20,7 @@ from puppetize.config import DerivativeKind
 
 _EPS = 1e-5
 _REACH = 3
+_NORM_MACS = 5  # what fvcore counts for one number in a norm with scale and shift
 
 
 class StateNorm(nn.Module):
@@ -107,3 +110,20 @@ def count(kind: DerivativeKind, channels: int, kernel: tuple[int, int]) -> int:
     """Numbers that :func:`build` stores."""
     with torch.device("meta"):
         return sum(p.numel() for p in build(kind, channels, kernel).parameters())
+
+
+def macs(kind: DerivativeKind, state: Sequence[int]) -> int:
+    """Multiply-adds of one evaluation on a state of this shape, counted as fvcore does."""
+    channels, kernel = state[1], (state[2], state[3])
+    numel = math.prod(state)
+    with torch.device("meta"):
+        layers = build(kind, channels, kernel)
+    total = 0
+    for layer in layers.children():
+        if isinstance(layer, Depthwise):
+            total += numel * layer.weight[0].numel()
+        elif isinstance(layer, Pointwise):
+            total += numel * channels
+        elif isinstance(layer, StateNorm):
+            total += numel * _NORM_MACS
+    return total

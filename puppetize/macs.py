@@ -10,6 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from puppetize import adapter, derivative
+from puppetize.config import PuppetConfig
+from puppetize.plan import Plan
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fvcore decorates functions with the deprecated torch.jit
     from fvcore.nn import FlopCountAnalysis
@@ -35,3 +39,17 @@ def count_macs(module: nn.Module, input_sizes: Sequence[tuple[int, ...]]) -> int
     finally:
         logging.disable(previous)
     return None if math.isnan(total) else int(total)
+
+
+def generation_macs(plan: Plan, config: PuppetConfig) -> int:
+    """Multiply-adds of generating all weights once, from the plan alone.
+
+    What :func:`count_macs` finds for the plan's puppeteer, which it would have to run.
+    """
+    total = 0
+    for group in plan.groups:
+        total += group.steps * derivative.macs(config.derivative, group.state)
+        for site in group.sites:
+            cells = adapter.tiles(site.grid, site.state_shape)
+            total += sum(adapter.pool_macs(group.state, cell) for cell in cells)
+    return total
