@@ -1,33 +1,37 @@
 """A network without its generated weights, and how it gets them for the time of a call.
 
 A generated ``weight`` is a plain attribute of its ``Conv2d``: in no state dict, in no optimiser.
-Between calls it is a placeholder on the ``meta`` device, so that code which asks for shapes works.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from puppetize.errors import PuppetizeError
+from puppetize.placeholder import Placeholder
 from puppetize.plan import Kept, Plan, Site
 
 
-def strip(model: nn.Module, plan: Plan) -> nn.Module:
-    """A copy of ``model`` without the weights of the plan's sites; they are never copied."""
-    modules = dict(model.named_modules(remove_duplicate=False))
+def strip(network: nn.Module, plan: Plan) -> nn.Module:
+    """A copy of ``network`` without the weights of the plan's sites; they are never copied."""
     memo: dict[int, Any] = {}
     for site in plan.sites:
-        weight = modules[site.name].weight
-        memo[id(weight)] = nn.Parameter(_placeholder(site, weight.dtype), weight.requires_grad)
-    network = copy.deepcopy(model, memo)
-    clear(network, plan)
-    return network
+        for conv in convs(network, site):
+            memo[id(conv.weight)] = _stand_in(conv.weight, site)
+    stripped = copy.deepcopy(network, memo)
+    clear(stripped, plan)
+    return stripped
+
+
+def _stand_in(weight: object, site: Site) -> object:
+    if isinstance(weight, nn.Parameter):
+        return nn.Parameter(torch.empty(site.shape, device="meta"))
+    return Placeholder(site.name, site.shape)
 
 
 def convs(network: nn.Module, site: Site) -> Iterator[nn.Conv2d]:
@@ -66,33 +70,32 @@ def check(network: nn.Module, plan: Plan) -> None:
                 )
 
 
-def clear(network: nn.Module, plan: Plan) -> None:
-    """Put placeholders where generated weights may be."""
+def put(network: nn.Module, plan: Plan, weights: Mapping[str, Tensor]) -> None:
+    """Let ``network`` compute with ``weights`` (by site name)."""
     for site in plan.sites:
         for conv in convs(network, site):
-            held = conv.__dict__.get("weight", conv._parameters.pop("weight", None))
-            assert held is not None
-            conv.__dict__["weight"] = _placeholder(site, held.dtype)
+            conv.weight = weights[site.name]
 
 
-@contextmanager
-def attached(network: nn.Module, plan: Plan, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let ``network`` compute with ``weights`` (by site name) inside the block.
+def clear(network: nn.Module, plan: Plan, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Put placeholders where generated weights may be.
 
-    Where gradients flow, each weight leaves behind a detached alias that shares its memory:
-    activation checkpointing runs layers once more during the backward pass, after this block.
+    Where gradients flow through the last call's ``weights``, each leaves behind a detached alias
+    that shares its memory: activation checkpointing runs layers once more in the backward pass.
     """
-    held = [(conv, site.name, conv.weight) for site in plan.sites for conv in convs(network, site)]
-    for conv, name, _ in held:
-        conv.weight = weights[name]
-    try:
-        yield
-    finally:
-        # A compiler handles checkpointing by itself.
-        leave = not torch.compiler.is_compiling()
-        left = {name: _leave(weight) for name, weight in weights.items()} if leave else {}
-        for conv, name, before in held:
-            conv.weight = left.get(name, before)
+    for site in plan.sites:
+        left = None if weights is None else _leave(weights[site.name])
+        for conv in convs(network, site):
+            conv._parameters.pop("weight", None)
+            conv.__dict__["weight"] = Placeholder(site.name, site.shape, left)
+
+
+def free(network: nn.Module, plan: Plan) -> None:
+    """Drop what the last call left behind."""
+    for site in plan.sites:
+        for conv in convs(network, site):
+            if isinstance(conv.weight, Placeholder):
+                conv.weight.left = None
 
 
 def write(network: nn.Module, plan: Plan, weights: Mapping[str, Tensor]) -> None:
@@ -106,13 +109,9 @@ def write(network: nn.Module, plan: Plan, weights: Mapping[str, Tensor]) -> None
             conv._parameters.update({"weight": parameter, **others})
 
 
-def _placeholder(site: Site, dtype: torch.dtype) -> Tensor:
-    return torch.empty(site.shape, dtype=dtype, device="meta")
-
-
-def _leave(weight: Tensor) -> Tensor:
+def _leave(weight: Tensor) -> Tensor | None:
     if not weight.requires_grad:
-        return torch.empty_like(weight, device="meta")
+        return None
     left = weight.detach().requires_grad_()
     left.register_hook(_refuse_gradient)
     return left

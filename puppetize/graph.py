@@ -31,8 +31,15 @@ class Generated(nn.Module):
 
     def forward(self, weights: tuple[Tensor, ...], *args: Any, **kwargs: Any) -> Any:
         """Call ``module`` with ``weights`` in place."""
-        given = dict(zip(self.names, weights, strict=True))
-        return torch.func.functional_call(self.module, given, args, kwargs)
+        convs = [self.module.get_submodule(name.rpartition(".")[0]) for name in self.names]
+        before = [conv.weight for conv in convs]
+        for conv, weight in zip(convs, weights, strict=True):
+            conv.weight = weight
+        try:
+            return self.module(*args, **kwargs)
+        finally:
+            for conv, placeholder in zip(convs, before, strict=True):
+                conv.weight = placeholder
 
     def extra_repr(self) -> str:
         return f"weights={', '.join(self.names)}"
@@ -81,6 +88,9 @@ class _Builder:
                 for site in dict.fromkeys(self.sites.values()):
                     self.edges[site] = self.graph.call_function(operator.getitem, (generated, site))
             copied[node] = self._copy(node, copied)
+        for node in self.graph.nodes:
+            if node.op == "get_attr":
+                node.target = self._through(str(node.target))
         return fx.GraphModule(self.root, self.graph, type(self.traced).__name__)
 
     def _copy(self, node: fx.Node, copied: dict[fx.Node, Any]) -> fx.Node:
@@ -108,6 +118,12 @@ class _Builder:
             for name, site in self.sites.items()
             if f"{name}.".startswith(prefix)
         }
+
+    def _through(self, target: str) -> str:
+        """The path of a tensor after the module that owns it may have been wrapped."""
+        owner, _, attribute = target.rpartition(".")
+        wrapped = isinstance(self.root.get_submodule(owner), Generated)
+        return f"{owner}.module.{attribute}" if wrapped else target
 
     def _replace(self, path: str, module: nn.Module) -> None:
         parent, _, name = path.rpartition(".")

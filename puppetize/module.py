@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +17,7 @@ from puppetize.cache import WeightCache
 from puppetize.config import PuppetConfig
 from puppetize.plan import Plan
 from puppetize.puppeteer import Puppeteer
+from puppetize.turns import Turns
 from zoo_adapters import DataConfig, ModelSource
 
 _PREFIX = "network."
@@ -59,6 +59,7 @@ class PuppetModule(nn.Module):
         self.puppeteer = puppeteer
         self.network = network
         self._cache = WeightCache()
+        self._turns = Turns()
         self._channels_last = False
         # Starts never change, so DistributedDataParallel need not send them round.
         starts = [name for name, _ in self.named_buffers() if name.startswith("puppeteer.")]
@@ -76,7 +77,7 @@ class PuppetModule(nn.Module):
 
         Gradients flow to the puppeteer where they are enabled.
         """
-        if self.training or torch.compiler.is_compiling():
+        if self.training or _transforming():
             weights = self.puppeteer()
             if not self._channels_last:
                 return weights
@@ -89,11 +90,28 @@ class PuppetModule(nn.Module):
 
     @contextmanager
     def _attached(self) -> Iterator[None]:
-        # What an earlier training step left behind is freed before new weights are made.
-        if not torch.compiler.is_compiling() and self.training:
-            attach.clear(self.network, self.plan)
-        with attach.attached(self.network, self.plan, self.weights()):
+        if torch.compiler.is_compiling():
+            before = [(conv, conv.weight) for conv in self._convs()]
+            attach.put(self.network, self.plan, self.weights())
+            try:
+                yield
+            finally:
+                for conv, weight in before:
+                    conv.weight = weight
+            return
+        # What an earlier call left behind is freed before new weights are made.
+        attach.free(self.network, self.plan)
+        with self._turns.take(self.weights(), self._put, self._remove):
             yield
+
+    def _put(self, weights: Mapping[str, Tensor]) -> None:
+        attach.put(self.network, self.plan, weights)
+
+    def _remove(self, weights: Mapping[str, Tensor]) -> None:
+        attach.clear(self.network, self.plan, None if _transforming() else weights)
+
+    def _convs(self) -> Iterator[nn.Conv2d]:
+        return (conv for site in self.plan.sites for conv in attach.convs(self.network, site))
 
     def bake(self) -> nn.Module:
         """A plain model of the original class with the generated weights in place.
@@ -103,8 +121,7 @@ class PuppetModule(nn.Module):
         """
         with torch.no_grad():
             weights = {name: weight.detach().clone() for name, weight in self.weights().items()}
-        attach.clear(self.network, self.plan)
-        baked = copy.deepcopy(self.network)
+        baked = attach.strip(self.network, self.plan)
         attach.write(baked, self.plan, weights)
         return baked
 
@@ -114,21 +131,16 @@ class PuppetModule(nn.Module):
         """As in ``nn.Module``; also forgets generated weights when training starts."""
         if mode:
             self._cache.clear()
-        attach.clear(self.network, self.plan)
+        attach.free(self.network, self.plan)
         return super().train(mode)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._cache.clear()
-        attach.clear(self.network, self.plan)
+        attach.free(self.network, self.plan)
         probe = fn(torch.empty(2, 2, 2, 2).contiguous(memory_format=self._layout))
         self._channels_last = not probe.is_contiguous()
         super()._apply(fn, recurse)
         return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Copies and pickles hold no generated weights, which the last forward pass may have left.
-        attach.clear(self.network, self.plan)
-        return self.__dict__.copy()
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -171,6 +183,15 @@ class PuppetModule(nn.Module):
         """Timm's parameters without weight decay, by the names that they have here."""
         inner = getattr(self.network, "no_weight_decay", set)
         return {_PREFIX + name for name in inner()}
+
+
+def _transforming() -> bool:
+    """Whether numbers are not to be looked at: under torch.compile, torch.func and torch.jit."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or torch._C._functorch.maybe_current_level() is not None
+    )
 
 
 def _forget(puppet: PuppetModule, incompatible_keys: Any) -> None:
