@@ -82,7 +82,7 @@ def analyse(
     A model of which every convolution is kept is no error here: its plan has no groups.
     """
     config = config or PuppetConfig()
-    _check_ratio(ratio, config)
+    check_ratio(ratio, config)
     _check_model(model)
     adapter = zoo_adapters.adapter_for(model)
     keep = reasons_to_keep(model, adapter.classifier(model), include, exclude)
@@ -100,7 +100,12 @@ def analyse(
     return Analysis(found, plan, data_config, estimate, dial)
 
 
-def _check_ratio(ratio: object, config: PuppetConfig) -> None:
+def check_ratio(ratio: object, config: PuppetConfig) -> None:
+    """Refuse a ratio that no model could have with ``config``.
+
+    Raises:
+        PuppetizeError: not a positive number, or a config without tiling.
+    """
     if ratio is None:
         return
     if type(ratio) not in (int, float) or not 0 < ratio < math.inf:  # type: ignore[operator]

@@ -27,6 +27,7 @@ from puppetize.finetune import finetune as run_finetune
 from puppetize.puppet import Puppet
 from puppetize.storage.container import write
 from puppetize.storage.files import stored_tensors
+from puppetize.sweep import ConsoleProgress, Limits, LocalEngine, Settings, Shard, cores, sweep
 
 app = typer.Typer(
     help="Compress CNNs: a small neural ODE generates the weights of their convolutions.",
@@ -238,16 +239,67 @@ def bake(
 
 @app.command()
 def zoo(
-    pattern: Annotated[str, typer.Argument(help="Such as 'timm/resnet*'.")] = "*",
-    list_only: Annotated[bool, typer.Option("--list", help="List matching models.")] = False,
+    pattern: Annotated[str | None, typer.Argument(help="Such as 'timm/resnet*', or '*'.")] = None,
+    list_only: Annotated[
+        bool, typer.Option("--list", help="Only name the models that match.")
+    ] = False,
+    output: Annotated[
+        Path, typer.Option(help="Directory for rows.jsonl and one CSV file a zoo.")
+    ] = Path("results/zoo"),
+    ratio: Ratio = None,
+    num_classes: Classes = None,
+    paper: Paper = False,
+    run: Annotated[
+        bool,
+        typer.Option(
+            "--run",
+            help="With random numbers in the models: compare baked with generated logits, time.",
+        ),
+    ] = False,
+    device: Annotated[str, typer.Option(help="With --run: cpu, cuda, cuda:1 ...")] = "cpu",
+    jobs: Annotated[
+        int | None, typer.Option(help="Models at a time; by default one a processor core.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds a model.")] = Limits.timeout,
+    memory: Annotated[float, typer.Option(help="GiB a model.")] = Limits.memory,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Only the I-th of N parts of the models.")
+    ] = "1/1",
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Measure models again that failed before.")
+    ] = False,
 ) -> None:
-    """List the models that can be named."""
-    if not list_only:
-        raise PuppetizeError("zoo: expected --list, which lists the models that match")
-    names = zoo_adapters.list_models(pattern)
+    """Measure what puppetizing each model of a zoo would gain, or list the models.
+
+    Each model has a process of its own, with a time and a memory limit; one that fails leaves its
+    reason in its row. Each row is on disk at once: an interrupted sweep, started again, goes on
+    where it stopped.
+    """
+    if pattern is None and not list_only:
+        raise PuppetizeError(
+            "zoo: expected a pattern of models to measure, such as 'timm/resnet*', or --list to "
+            "see their names"
+        )
+    names = zoo_adapters.list_models(pattern or "*")
     if not names:
         raise PuppetizeError(f"no model matches {pattern!r}; try 'timm/*' or 'torchvision/*'")
-    print("\n".join(names))
+    if list_only:
+        print("\n".join(names))
+        return
+    settings = Settings(_config(paper), ratio, num_classes, run, device)
+    part = Shard.parse(shard)
+    local = LocalEngine(Limits(timeout, memory, cores() if jobs is None else jobs))
+    with ConsoleProgress(_out) as progress:
+        sweep(
+            names,
+            output,
+            settings,
+            local,
+            shard=part,
+            retry_failed=retry_failed,
+            progress=progress,
+        )
+    print(f"{output}: {progress.counts()}")
 
 
 def _create(name: str, num_classes: int | None, **kwargs: Any) -> nn.Module:
