@@ -15,11 +15,15 @@ from torch import Tensor, nn
 from puppetize.errors import PuppetizeError
 from puppetize.placeholder import Placeholder
 from puppetize.plan import Kept, Plan, Site
+from puppetize.twin import tensors_of
 
 
 def strip(network: nn.Module, plan: Plan) -> nn.Module:
     """A copy of ``network`` without the weights of the plan's sites; they are never copied."""
     memo: dict[int, Any] = {}
+    for tensor in tensors_of(network):
+        if not tensor.is_leaf:  # pruning and weight norm leave computed weights, which refuse
+            memo[id(tensor)] = tensor.detach().clone()
     for site in plan.sites:
         for conv in convs(network, site):
             memo[id(conv.weight)] = _stand_in(conv.weight, site)

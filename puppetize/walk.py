@@ -1,18 +1,16 @@
-"""The torch.fx walk: every ``Conv2d`` of a model, in execution order, with shapes and MACs.
+"""The walk: every ``Conv2d`` of a model, in execution order, with shapes and MACs.
 
-The walk interprets the model's graph on fake tensors (shapes without numbers), so it allocates
-nothing and the model itself never runs.
+A copy of the model runs once on fake tensors (shapes without numbers), which allocates nothing,
+and is traced by ``torch.fx``; the model itself never runs.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,15 +18,22 @@ import torch
 import torchvision
 from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
-from torch.utils._pytree import tree_map_only
-from torchvision.models.feature_extraction import NodePathTracer
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+)
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from zoo_adapters import PuppetizeError, TraceOptions
+from puppetize.assume import Assume
+from puppetize.errors import PuppetizeError
+from puppetize.twin import fake, fake_twin
+from puppetize.watch import Watch
+from zoo_adapters import TraceOptions, adapter_for
 
-# Tried in turn for a network whose input size nobody has told.
 # Two images: a batch norm in training mode refuses a single value a channel.
 WALK_BATCH = 2
 
+# Tried in turn for a network whose input size nobody has told.
 FALLBACK_SIDES = (224, 32, 28, 64, 96, 128, 299, 384, 512)
 
 
@@ -64,21 +69,32 @@ class Walk:
     Attributes:
         convs: one record a convolution weight.
         input_size: channels, height and width that the walk used; None for given inputs.
-        traced: whether ``torch.fx`` could trace the model; if not, it was run with hooks instead.
+        traced: whether ``torch.fx`` can trace the model symbolically.
         why_not_traced: the tracer's complaint.
+        macs: multiply-adds of one image's forward pass in eval mode: convolutions, linear layers,
+            products of matrices, attention, recurrent layers. None where the model calls
+            operations of other libraries.
+        assumed: the operation whose result has a shape that depends on values, where the model
+            has one; then shapes, and multiply-adds with them, are the largest possible.
     """
 
     convs: tuple[ConvRecord, ...]
     input_size: tuple[int, int, int] | None
     traced: bool
     why_not_traced: str = ""
+    macs: int | None = None
+    assumed: str = ""
 
 
-class _Tracer(NodePathTracer):
-    """torchvision's tracer, which keeps every ``Conv2d`` whole, whatever its subclass does."""
+class _Tracer(fx.Tracer):
+    """Keeps every ``Conv2d`` whole, whatever its subclass does, and a zoo's leaf modules."""
 
-    def is_leaf_module(self, m: nn.Module, module_qualname: str) -> bool:
-        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualname)
+    def __init__(self, options: TraceOptions) -> None:
+        super().__init__((math, torchvision.ops), options.leaf_functions)
+        self._leaves: tuple[type[nn.Module], ...] = (nn.Conv2d, *options.leaf_modules)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, self._leaves) or super().is_leaf_module(m, module_qualified_name)
 
 
 def trace(model: nn.Module, options: TraceOptions) -> fx.GraphModule:
@@ -87,19 +103,14 @@ def trace(model: nn.Module, options: TraceOptions) -> fx.GraphModule:
     Raises:
         Exception: whatever ``torch.fx`` raises for a model with data-dependent control flow.
     """
-    tracer = _Tracer(
-        autowrap_modules=(math, torchvision.ops),
-        autowrap_functions=options.leaf_functions,
-        leaf_modules=list(options.leaf_modules),
-    )
-    return fx.GraphModule(model, tracer.trace(model))
+    return fx.GraphModule(model, _Tracer(options).trace(model))
 
 
 def walk(
     model: nn.Module,
     options: TraceOptions,
     input_size: tuple[int, int, int],
-    example_inputs: Sequence[Any] | None = None,
+    example_inputs: Any = None,
 ) -> Walk:
     """Find every ``Conv2d`` of ``model`` in execution order.
 
@@ -111,25 +122,27 @@ def walk(
         options: how to trace it.
         input_size: channels, height, width of the images to walk with. Where they do not fit the
             model, other usual sizes are tried.
-        example_inputs: positional arguments of ``forward`` instead, for models that take more
-            than one image tensor.
+        example_inputs: arguments of ``forward`` instead, for models that take more than one batch
+            of images: a sequence of positional arguments, a mapping of keyword arguments, or one
+            tensor. Without it, the adapter of the model's zoo is asked.
 
     Raises:
-        PuppetizeError: no input was found with which the model runs.
+        PuppetizeError: no input was found with which the model runs, or it cannot be copied.
     """
-    failure: Exception | None = None
-    for inputs, size in _inputs(model, input_size, example_inputs):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # they are about images that are none
-                return _walk(model, options, inputs, size)
-        except Exception as error:  # a network may raise anything for an input it was not made for
-            failure = failure or error
-    tried = "the given example_inputs" if example_inputs else f"images of size {tuple(input_size)}"
-    raise PuppetizeError(
-        f"{type(model).__name__} does not run on {tried}: {type(failure).__name__}: {failure}. "
-        "Pass puppetize(model, example_inputs=(...)) with the arguments of its forward"
-    )
+    inputs = [*_inputs(model, input_size, example_inputs)]
+    names = conv_names(model)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    twin = fake_twin(model, mode)
+    failed: _Pass | None = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are about images that are none
+        for arguments in inputs:
+            found = _run(twin.eval(), names, mode, arguments)
+            if found.error is None:
+                return _finish(model, twin, options, names, mode, arguments, found)
+            failed = failed or found
+    assert failed is not None
+    raise PuppetizeError(_complaint(model, failed, [a.label for a in inputs]))
 
 
 def conv_names(model: nn.Module) -> dict[str, tuple[str, ...]]:
@@ -142,43 +155,65 @@ def conv_names(model: nn.Module) -> dict[str, tuple[str, ...]]:
     return {first: tuple(rest) for first, *rest in names.values()}
 
 
-def _walk(
-    model: nn.Module,
-    options: TraceOptions,
-    inputs: Sequence[Any],
-    size: tuple[int, int, int] | None,
-) -> Walk:
-    aliases = conv_names(model)
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    twin = _fake_twin(model, mode)
-    why = ""
-    seen: dict[str, _Seen] = {}
-    for training in (False, True):
-        if len(seen) == len(aliases):
-            break
-        twin.train(training)
-        try:
-            found, complaint = _run(twin, aliases, options, mode, inputs)
-        except Exception:
-            if not training:
-                raise
-            continue  # training may ask for more arguments; what only it runs stays unseen
-        why = why or complaint
-        label = "train" if training else "eval"
-        for name, (calls, macs) in found.items():
-            seen.setdefault(name, _Seen(calls, macs // len(inputs[0]), label))
-    modules = dict(model.named_modules(remove_duplicate=False))
-    order = [*seen, *(name for name in aliases if name not in seen)]
-    convs = tuple(
-        _record(name, aliases[name], modules[name], seen.get(name, _Seen())) for name in order
-    )
-    return Walk(convs, size, not why, why)
+class _Arguments(NamedTuple):
+    """What ``forward`` is called with, and how many images that is."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    batch: int
+    size: tuple[int, int, int] | None
+    label: str
+
+
+class _Pass(NamedTuple):
+    """One run of the twin: what it used, what had to be assumed, and the error that ended it."""
+
+    watch: Watch
+    assumed: str
+    error: Exception | None
 
 
 class _Seen(NamedTuple):
     calls: int = 0
     macs: int = 0
     mode: str = ""
+
+
+def _finish(
+    model: nn.Module,
+    twin: nn.Module,
+    options: TraceOptions,
+    names: Mapping[str, tuple[str, ...]],
+    mode: FakeTensorMode,
+    arguments: _Arguments,
+    found: _Pass,
+) -> Walk:
+    seen = _seen(found.watch, arguments.batch, "eval")
+    if len(seen) < len(names):
+        # It may stop where training asks for more arguments; what it reached until then counts.
+        training = _run(twin.train(), names, mode, arguments)
+        if training.error is not None and arguments.batch == 1:
+            arguments = _twice(arguments)
+            training = _run(twin.train(), names, mode, arguments)
+        seen = {**_seen(training.watch, arguments.batch, "train"), **seen}
+        late = [name for name in seen if seen[name].mode == "train"]
+        seen = {name: seen[name] for name in [*found.watch.calls, *late]}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    order = [*seen, *(name for name in names if name not in seen)]
+    convs = tuple(
+        _record(name, names[name], modules[name], seen.get(name, _Seen())) for name in order
+    )
+    watch = found.watch
+    macs = None if watch.unknown else watch.total // arguments.batch
+    why = _why_not_traced(twin.eval(), options, mode)
+    return Walk(convs, arguments.size, not why, why, macs, found.assumed)
+
+
+def _seen(watch: Watch, batch: int, mode: str) -> dict[str, _Seen]:
+    return {
+        name: _Seen(max(calls, 1), watch.macs[name] // batch, mode)
+        for name, calls in watch.calls.items()
+    }
 
 
 def _record(name: str, aliases: tuple[str, ...], conv: nn.Module, seen: _Seen) -> ConvRecord:
@@ -190,23 +225,51 @@ def _record(name: str, aliases: tuple[str, ...], conv: nn.Module, seen: _Seen) -
 
 def _run(
     twin: nn.Module,
-    aliases: Mapping[str, tuple[str, ...]],
-    options: TraceOptions,
+    names: Mapping[str, tuple[str, ...]],
     mode: FakeTensorMode,
-    inputs: Sequence[Any],
-) -> tuple[dict[str, tuple[int, int]], str]:
-    """Calls and multiply-adds by name, in execution order, and why tracing failed if it did."""
+    arguments: _Arguments,
+) -> _Pass:
+    assumed = ""
+    while True:
+        watch = Watch(twin, names)
+        with mode, torch.no_grad(), _quiet():
+            args, kwargs = tree_map_only(Tensor, fake, (arguments.args, arguments.kwargs))
+            try:
+                with Assume() if assumed else nullcontext(), watch.watching():
+                    twin(*args, **kwargs)
+                return _Pass(watch, assumed, None)
+            except (DynamicOutputShapeException, DataDependentOutputException) as error:
+                if assumed:
+                    return _Pass(watch, assumed, error)
+                assumed = str(error.func)
+            except Exception as error:  # a network may raise anything for what does not fit it
+                return _Pass(watch, assumed, error)
+
+
+def _why_not_traced(twin: nn.Module, options: TraceOptions, mode: FakeTensorMode) -> str:
     with mode, torch.no_grad(), _quiet():
-        arguments = tree_map_only(Tensor, _fake, inputs)
         try:
-            with _counting(twin, aliases) as found:
-                fx.Interpreter(trace(twin, options)).run(*arguments)
-            return found, ""
+            trace(twin, options)
         except Exception as error:  # torch.fx raises many kinds for control flow on values
-            complaint = f"{type(error).__name__}: {error}"
-        with _counting(twin, aliases) as found:
-            twin(*arguments)
-        return found, complaint
+            return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _complaint(model: nn.Module, failed: _Pass, tried: list[str]) -> str:
+    error, name = failed.error, type(model).__name__
+    layer = failed.watch.where
+    place = f" at {layer!r} ({type(model.get_submodule(layer)).__name__})" if layer else ""
+    shown = ", ".join(tried[:3]) + (", ..." if len(tried) > 3 else "")
+    return (
+        f"{name} does not run on {shown}: {type(error).__name__}{place}: {_short(str(error))}. "
+        f"Pass example_inputs= with what {name}.forward takes: a tuple of positional arguments, "
+        "or a dict of keyword arguments"
+    )
+
+
+def _short(text: str, limit: int = 300) -> str:
+    line = " ".join(text.split()).rstrip(".")
+    return line if len(line) <= limit else f"{line[:limit]} ..."
 
 
 @contextmanager
@@ -220,54 +283,51 @@ def _quiet() -> Iterator[None]:
         logger.disabled = before
 
 
-@contextmanager
-def _counting(
-    twin: nn.Module, aliases: Mapping[str, tuple[str, ...]]
-) -> Iterator[dict[str, tuple[int, int]]]:
-    first = {name: head for head, rest in aliases.items() for name in (head, *rest)}
-    found: dict[str, tuple[int, int]] = {}
-
-    def count(name: str, conv: nn.Conv2d, args: Any, out: Tensor) -> None:
-        calls, macs = found.get(name, (0, 0))
-        per_output = conv.in_channels // conv.groups * math.prod(conv.kernel_size)
-        found[name] = (calls + 1, macs + out.numel() * per_output)
-
-    handles = [
-        conv.register_forward_hook(functools.partial(count, first[name]))
-        for name, conv in twin.named_modules()
-        if isinstance(conv, nn.Conv2d)
-    ]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _fake(tensor: Tensor) -> Tensor:
-    return torch.empty(tensor.shape, dtype=tensor.dtype)
-
-
-def _fake_twin(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """A copy of ``model`` whose parameters and buffers are fake, all on the CPU."""
-    memo: dict[int, Any] = {}
-    with mode:
-        for tensor in (*model.parameters(), *model.buffers()):
-            if isinstance(tensor, nn.Parameter):
-                memo[id(tensor)] = nn.Parameter(_fake(tensor), requires_grad=tensor.requires_grad)
-            else:
-                memo[id(tensor)] = _fake(tensor)
-    return copy.deepcopy(model, memo)
-
-
 def _inputs(
-    model: nn.Module, input_size: tuple[int, int, int], example_inputs: Sequence[Any] | None
-) -> Iterator[tuple[Sequence[Any], tuple[int, int, int] | None]]:
+    model: nn.Module, input_size: tuple[int, int, int], example_inputs: Any
+) -> Iterator[_Arguments]:
     if example_inputs is not None:
-        yield tuple(example_inputs), None
+        yield _arguments(example_inputs, "the given example_inputs")
+        return
+    of_zoo = adapter_for(model).example_inputs(model)
+    if of_zoo is not None:
+        yield _arguments(of_zoo, "the inputs that its zoo gives for it")
         return
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    channels = input_size[0]
-    fallback = [(channels, side, side) for side in FALLBACK_SIDES]
+    channels = dict.fromkeys([input_size[0], 3])
+    fallback = [(c, side, side) for c in channels for side in FALLBACK_SIDES]
     for size in dict.fromkeys([input_size, *fallback]):
-        yield (torch.empty(WALK_BATCH, *size, dtype=dtype, device="meta"),), size
+        images = torch.empty(WALK_BATCH, *size, dtype=dtype, device="meta")
+        label = "images of size " + "x".join(map(str, size))
+        yield _Arguments((images,), {}, WALK_BATCH, size, label)
+
+
+def _arguments(values: Any, label: str) -> _Arguments:
+    if isinstance(values, Mapping):
+        args, kwargs = (), dict(values)
+    else:
+        args, kwargs = (values,) if isinstance(values, Tensor) else tuple(values), {}
+    return _Arguments(args, kwargs, _batch([*args, *kwargs.values()]), None, label)
+
+
+def _batch(arguments: list[Any]) -> int:
+    """Images in the first argument that has any: a list of images may hold them one by one."""
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            return len(argument) if argument.dim() else 1
+        tensors = [leaf for leaf in tree_leaves(argument) if isinstance(leaf, Tensor)]
+        if tensors:
+            alone = isinstance(argument, (list, tuple)) and tensors[0].dim() < 4
+            return len(tensors) if alone else _batch(tensors)
+    return 1
+
+
+def _twice(arguments: _Arguments) -> _Arguments:
+    """Two of a single image, for batch norms in training mode."""
+
+    def repeat(tensor: Tensor) -> Tensor:
+        batched = tensor.dim() > 1 and len(tensor) == 1
+        return tensor.expand(2, *tensor.shape[1:]) if batched else tensor
+
+    args, kwargs = tree_map_only(Tensor, repeat, (arguments.args, arguments.kwargs))
+    return arguments._replace(args=args, kwargs=kwargs, batch=2)

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import SMALL, Plain, get, loss_of, params
+from torch import nn
 
 from puppetize import puppetize
 
@@ -109,3 +111,30 @@ def test_a_shared_convolution_gets_its_weight_at_both_places():
     images = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         assert torch.equal(puppet.graph_module()(images), puppet(images))
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda conv, x: F.conv2d(x, conv.weight, conv.bias),
+        lambda conv, x: conv(x) + conv.bias.view(1, -1, 1, 1),
+        lambda conv, x: conv(x) * conv.weight.norm() + conv.bias.mean(),
+    ],
+)
+def test_a_convolution_whose_tensors_are_read(way):
+    class Reads(Plain):
+        def forward(self, x):
+            return self.expand(way(self.body[0], self.stem(x)))
+
+    puppet = puppetize(Reads(), SMALL).eval()
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(puppet.graph_module()(images), puppet(images))
+
+
+def test_a_puppet_of_a_single_convolution():
+    puppet = puppetize(nn.Conv2d(64, 64, 3), SMALL).eval()
+    images = torch.randn(2, 64, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(puppet.graph_module()(images), puppet(images))
+        assert torch.equal(puppet.bake()(images), puppet(images))

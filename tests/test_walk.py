@@ -1,9 +1,11 @@
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 import torchvision
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
+from torch.nn.utils import prune
 
 import zoo_adapters
 from puppetize import PuppetizeError, puppetize
@@ -55,12 +57,53 @@ def _slim(name):
     return {"mlp_ratio": 1 / 32} if name.startswith("vgg") else {}
 
 
-def test_macs_are_fvcores():
-    model = timm.create_model("resnet50", num_classes=10).eval()
+def fvcores(model, *inputs):
+    analysis = FlopCountAnalysis(model, inputs)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    return analysis.by_operator()
+
+
+@pytest.mark.parametrize("name", ["resnet50", "mobilenetv3_small_100", "nf_resnet26"])
+def test_macs_are_fvcores_without_norms_and_pooling(name):
+    model = timm.create_model(name, num_classes=10).eval()
     found = walked(model, (3, 64, 64))
-    analysis = FlopCountAnalysis(model, torch.randn(1, 3, 64, 64))
-    analysis.unsupported_ops_warnings(False)
-    assert sum(conv.macs for conv in found.convs) == analysis.by_operator()["conv"]
+    theirs = fvcores(model, torch.randn(1, 3, 64, 64))
+    assert sum(conv.macs for conv in found.convs) == theirs["conv"]
+    assert found.macs == theirs["conv"] + theirs["linear"]
+
+
+def test_macs_of_attention_and_recurrent_layers():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch = nn.Conv2d(3, 8, 4, 4)
+            self.qkv = nn.Linear(8, 24)
+            self.lstm = nn.LSTM(8, 5, batch_first=True)
+
+        def forward(self, x):
+            q, k, v = self.qkv(self.patch(x).flatten(2).mT).chunk(3, -1)
+            return self.lstm(
+                F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+            )
+
+    found = walked(Tokens(), (3, 16, 16))
+    assert found.macs == 16 * (8 * 48 + 8 * 24 + 2 * 16 * 8 + 4 * 5 * (8 + 5))
+
+
+def test_macs_of_other_libraries_are_unknown():
+    @torch.library.custom_op("puppetize_tests::same", mutates_args=())
+    def same(x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    same.register_fake(torch.empty_like)
+
+    class Foreign(nn.Sequential):
+        def forward(self, x):
+            return same(super().forward(x))
+
+    found = walked(Foreign(nn.Conv2d(3, 4, 3)))
+    assert found.macs is None
+    assert found.convs[0].macs == 4 * 27 * 62 * 62
 
 
 def test_shapes_strides_and_groups():
@@ -171,3 +214,127 @@ def test_example_inputs():
     assert puppet(*inputs).shape == (4, 16, 6, 6)
     with pytest.raises(PuppetizeError, match="the given example_inputs"):
         walked(Two(), example_inputs=(torch.zeros(1, 5, 8, 8),))
+
+
+class Odd(nn.Module):
+    """A convolution, ``b``, whose use is up to ``way``."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1)
+        self.way = way
+
+    def forward(self, x):
+        return self.c(self.way(self.b, self.a(x)))
+
+
+@pytest.mark.parametrize(
+    ("way", "macs"),
+    [
+        (lambda b, x: F.conv2d(x, b.weight), 8 * 72 * 36),
+        (lambda b, x: F.conv2d(x, b.weight / b.weight.norm()), 8 * 72 * 36),
+        (lambda b, x: F.conv2d(F.conv2d(x, b.weight), b.weight), 8 * 72 * (36 + 16)),
+        (lambda b, x: F.linear(x.mean((2, 3)), b.weight.sum((2, 3)))[..., None, None], 64),
+        (lambda b, x: x * b.weight.norm(), 0),
+    ],
+)
+def test_a_convolution_that_is_used_through_its_weight(way, macs):
+    found = walked(Odd(way), (3, 8, 8))
+    assert [(conv.name, conv.mode) for conv in found.convs] == [(n, "eval") for n in "abc"]
+    assert found.convs[1].macs == macs
+    assert found.convs[1].calls == (2 if macs > 8 * 72 * 36 else 1)
+    assert found.macs == sum(conv.macs for conv in found.convs)
+
+
+def test_a_model_that_is_a_convolution():
+    (record,) = walked(nn.Conv2d(8, 4, 3), (8, 6, 6)).convs
+    assert (record.name, record.calls, record.macs, record.mode) == ("", 1, 16 * 4 * 72, "eval")
+
+
+def test_pruned_and_weight_normed_convolutions():
+    model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 3), nn.Conv2d(64, 64, 3))
+    prune.random_unstructured(model[1], "weight", 0.5)
+    with pytest.warns(FutureWarning):
+        nn.utils.weight_norm(model[2])
+    model(torch.zeros(1, 3, 8, 8))
+    assert [conv.calls for conv in walked(model).convs] == [1, 1, 1]
+    puppet = puppetize(nn.Sequential(*model, nn.Conv2d(64, 64, 3)))
+    reasons = {kept.name: kept.reason for kept in puppet.plan.kept}
+    assert reasons["1"] == reasons["2"] == "its weight is computed by a parametrization"
+
+
+class Asks(nn.Module):
+    """A network whose forward pass gets its images from what it is called with."""
+
+    def __init__(self, get):
+        super().__init__()
+        self.conv, self.get = nn.Conv2d(3, 4, 1), get
+
+    def forward(self, *args, **kwargs):
+        return self.conv(self.get(*args, **kwargs))
+
+
+@pytest.mark.parametrize(
+    ("get", "example_inputs"),
+    [
+        (lambda x: x, torch.zeros(5, 3, 8, 8)),
+        (lambda x: x, (torch.zeros(5, 3, 8, 8),)),
+        (lambda x: x["images"], ({"images": torch.zeros(5, 3, 8, 8)},)),
+        (lambda *, images: images, {"images": torch.zeros(5, 3, 8, 8)}),
+        (torch.stack, ([torch.zeros(3, 8, 8)] * 5,)),
+        (torch.cat, ([torch.zeros(5, 3, 8, 8)],)),
+    ],
+)
+def test_inputs_of_any_structure(get, example_inputs):
+    found = walked(Asks(get), example_inputs=example_inputs)
+    assert found.convs[0].macs == found.macs == 12 * 64
+
+
+def test_a_single_example_reaches_what_only_training_runs():
+    class Auxiliary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 8), nn.BatchNorm2d(4)
+            self.aux = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x):
+            x = self.norm(self.conv(x))
+            return self.aux(x) if self.training else x
+
+    found = walked(Auxiliary(), example_inputs=torch.zeros(1, 3, 8, 8))
+    assert [conv.mode for conv in found.convs] == ["eval", "train"]
+
+
+def test_shapes_that_depend_on_values():
+    class Choosy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+
+        def forward(self, x):
+            x = self.conv(x)
+            if (x.sum() < 0).item():
+                raise ValueError(float(x.sum()))
+            rows = x.permute(0, 2, 3, 1)
+            return self.head(rows[rows[..., 0] > 0])
+
+    found = walked(Choosy(), (3, 8, 8))
+    assert "_local_scalar_dense" in found.assumed
+    assert found.macs == 64 * (12 + 8)
+
+
+def test_the_error_names_the_layer_the_inputs_and_the_fix():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(7, 7))
+    expected = (
+        r"Sequential does not run on images of size 3x64x64, .*: RuntimeError at '2' \(Linear\): "
+        r".*Pass example_inputs= .* a tuple of positional arguments, or a dict"
+    )
+    with pytest.raises(PuppetizeError, match=expected):
+        walked(network)
+
+
+def test_what_cannot_be_copied_is_said():
+    model = nn.Conv2d(3, 4, 3)
+    model.rows = (row for row in ())
+    with pytest.raises(PuppetizeError, match=r"Conv2d cannot be copied \(TypeError: .*generator"):
+        walked(model)

@@ -7,6 +7,7 @@ import timm
 import torch
 import torchvision
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 import zoo_adapters
 from zoo_adapters import ModelSource, PuppetizeError
@@ -109,6 +110,9 @@ def test_a_setting_that_changes_the_forward_pass_counts():
         ("timm/inception_v3", ("fc",), (3, 299, 299)),
         ("torchvision/squeezenet1_1", ("classifier.1",), (3, 224, 224)),
         ("torchvision/fcn_resnet50", ("classifier.4",), (3, 224, 224)),
+        ("torchvision/quantized_inception_v3", ("fc",), (3, 299, 299)),
+        ("torchvision/regnet_y_400mf", ("fc",), (3, 224, 224)),
+        ("timm/tresnet_m", ("head.fc",), (3, 224, 224)),
     ],
 )
 def test_adapters_know_their_models(name, classifier, size):
@@ -117,6 +121,36 @@ def test_adapters_know_their_models(name, classifier, size):
     adapter = zoo_adapters.adapter_for(model)
     assert adapter.classifier(model) == classifier
     assert adapter.data_config(model).input_size == size
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tresnet_m", "vit_tiny_patch16_224"])
+def test_images_of_other_channels(name):
+    with torch.device("meta"):
+        model = timm.create_model(name, in_chans=4)
+    adapter = zoo_adapters.adapter_for(model)
+    assert adapter.data_config(model).input_size == (4, 224, 224)
+    assert zoo_adapters.identify(model) == (ModelSource("timm", name, {"in_chans": 4}), "")
+
+
+def test_a_model_of_sizes_that_are_computed_has_no_memory_on_meta():
+    with torch.device("meta"):
+        model = zoo_adapters.create("torchvision/regnet_y_400mf")
+    assert {t.device.type for t in model.state_dict().values()} == {"meta"}
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("name", ["ssdlite320_mobilenet_v3_large", "raft_small"])
+def test_inputs_that_are_not_one_batch_of_images(name, mode):
+    model = zoo_adapters.create(f"torchvision/{name}").train(mode)
+    inputs = zoo_adapters.adapter_for(model).example_inputs(model)
+    real = tree_map_only(
+        torch.Tensor,
+        lambda t: t if t.device.type == "cpu" else t.new_zeros((*t.shape,), device="cpu"),
+        inputs,
+    )
+    with torch.no_grad():
+        model(*real)
+    assert zoo_adapters.adapter_for(nn.Conv2d(3, 3, 1)).example_inputs(model) is None
 
 
 ZOO = """
@@ -135,6 +169,7 @@ class Zoo:
     def candidates(self, model): return iter(())
     def data_config(self, model): return DataConfig((3, 16, 16))
     def trace_options(self, model): return TraceOptions()
+    def example_inputs(self, model): return None
     def classifier(self, model): return ()
 """
 

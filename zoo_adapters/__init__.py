@@ -6,6 +6,7 @@ weights are generated.
 
 from zoo_adapters.errors import PuppetizeError
 from zoo_adapters.protocol import DataConfig, ModelSource, TraceOptions, ZooAdapter
+from zoo_adapters.rebuild import fingerprint
 from zoo_adapters.registry import (
     adapter_for,
     create,
@@ -24,6 +25,7 @@ __all__ = [
     "ZooAdapter",
     "adapter_for",
     "create",
+    "fingerprint",
     "guess",
     "identify",
     "list_models",

@@ -40,5 +40,8 @@ class PlainAdapter:
     def trace_options(self, model: nn.Module) -> TraceOptions:
         return TraceOptions()
 
+    def example_inputs(self, model: nn.Module) -> tuple[Any, ...] | None:
+        return None
+
     def classifier(self, model: nn.Module) -> tuple[str, ...]:
         return ()

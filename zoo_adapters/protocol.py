@@ -126,6 +126,14 @@ class ZooAdapter(Protocol):
         """How to trace ``model``."""
         ...
 
+    def example_inputs(self, model: nn.Module) -> tuple[Any, ...] | None:
+        """Positional arguments of the forward pass; None where it takes one batch of images.
+
+        They must do for both modes (training targets included), hold at least two images, and may
+        be on the ``meta`` device.
+        """
+        ...
+
     def classifier(self, model: nn.Module) -> tuple[str, ...]:
         """Names of the modules that give the logits; empty where there are none."""
         ...

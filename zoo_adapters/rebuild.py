@@ -2,35 +2,70 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 
 # Set by users while they work with a model; building it again need not repeat them.
 _TRANSIENT = {"training", "grad_checkpointing"}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_DIGITS = 16
 
 
-def difference(rebuilt: nn.Module, model: nn.Module) -> str:
-    """The first difference in structure, as a phrase; an empty string where there is none.
+def differences(rebuilt: nn.Module, model: nn.Module) -> Iterator[str]:
+    """All differences in structure, as phrases about ``rebuilt``.
 
-    Compared are module names and classes, their printed settings, tensor shapes, and attributes
-    that are plain values. Functions and other objects that a module may hold are not.
+    Compared are module names and classes, their printed settings, tensor shapes, attributes that
+    are plain values, forward hooks and methods that were replaced on an instance. What hooks do,
+    and other objects that a module may hold, cannot be compared.
     """
     ours, theirs = dict(model.named_modules()), dict(rebuilt.named_modules())
-    for name in [*theirs, *ours]:
+    for name in dict.fromkeys([*theirs, *ours]):
         where = name or "the model"
         if name not in ours or name not in theirs:
-            return f"{'lacks' if name not in theirs else 'has'} a module {where!r}"
+            yield f"{'lacks' if name not in theirs else 'has'} a module {where!r}"
+            continue
         a, b = theirs[name], ours[name]
         if type(a) is not type(b):
-            return f"has {type(a).__name__} where the model has {type(b).__name__} at {where!r}"
-        if a.extra_repr() != b.extra_repr():
-            return f"has ({a.extra_repr()}) where the model has ({b.extra_repr()}) at {where!r}"
-        for kind, xs, ys in (("setting", _plain(a), _plain(b)), ("shape", _shapes(a), _shapes(b))):
+            yield f"has {type(a).__name__} where the model has {type(b).__name__} at {where!r}"
+        elif a.extra_repr() != b.extra_repr():
+            yield f"has ({a.extra_repr()}) where the model has ({b.extra_repr()}) at {where!r}"
+        elif _hooks(a) != _hooks(b):
+            yield f"has {_hooks(a)} forward hooks where the model has {_hooks(b)} at {where!r}"
+        elif _replaced(a) != _replaced(b):
+            methods = ", ".join(sorted(_replaced(a) ^ _replaced(b)))
+            yield f"does not have the method(s) {methods} that the model's {where!r} has"
+        pairs = (("setting", _plain(a), _plain(b)), ("shape", _shapes(a), _shapes(b)))
+        for kind, xs, ys in pairs:
             for key in xs.keys() & ys.keys():
                 if xs[key] != ys[key]:
-                    return f"has {kind} {key}={xs[key]} where the model has {ys[key]} at {where!r}"
-    return ""
+                    yield f"has {kind} {key}={xs[key]} where the model has {ys[key]} at {where!r}"
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Sixteen hexadecimal digits that differ where module names, classes or settings differ."""
+    structure = [
+        (name, type(module).__name__, sorted(_plain(module).items()))
+        for name, module in model.named_modules()
+    ]
+    text = json.dumps(structure, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def _hooks(module: nn.Module) -> int:
+    return sum(len(getattr(module, kind)) for kind in _HOOKS)
+
+
+def _replaced(module: nn.Module) -> set[str]:
+    """Methods of the class that an attribute of the instance hides."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if callable(value) and callable(getattr(type(module), name, None))
+    }
 
 
 def _plain(module: nn.Module) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import fnmatch
 import functools
 import itertools
 import json
+import math
 import weakref
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -18,7 +19,7 @@ from torch import nn
 from zoo_adapters.errors import PuppetizeError
 from zoo_adapters.plain import PlainAdapter
 from zoo_adapters.protocol import ModelSource, ZooAdapter
-from zoo_adapters.rebuild import difference
+from zoo_adapters.rebuild import differences
 from zoo_adapters.timm_zoo import TimmAdapter
 from zoo_adapters.torchvision_zoo import TorchvisionAdapter
 
@@ -119,21 +120,21 @@ def identify(model: nn.Module, hint: ModelSource | None = None) -> tuple[ModelSo
     Returns:
         The recipe and an empty string, or None and what stands in the way.
     """
-    reason = "it comes from no known zoo"
+    closest, reason = math.inf, "it comes from no known zoo"
     for source in itertools.chain(filter(None, [hint]), _candidates(model)):
         try:
             source = ModelSource(**json.loads(json.dumps(source.to_dict())))
             with torch.device("meta"):
                 twin = zoos()[source.zoo].create(source.name, **source.kwargs)
         except Exception as error:  # a zoo may raise anything for arguments that it does not know
-            found = f"{source.full_name} cannot be built with {dict(source.kwargs)}: {error}"
-        else:
-            found = difference(twin, model)
-            if not found:
-                return source, ""
-            found = f"{source.full_name} {found}"
-        if reason == "it comes from no known zoo":
-            reason = found
+            if closest == math.inf:
+                reason = f"{source.full_name} cannot be built with {dict(source.kwargs)}: {error}"
+            continue
+        found = list(differences(twin, model))
+        if not found:
+            return source, ""
+        if len(found) < closest:
+            closest, reason = len(found), f"{source.full_name} {found[0]}"
     return None, reason
 
 

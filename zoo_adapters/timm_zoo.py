@@ -10,6 +10,7 @@ from timm.data import resolve_model_data_config
 from timm.layers import (
     DropPath,
     SelectAdaptivePool2d,
+    SpaceToDepth,
     get_notrace_functions,
     get_notrace_modules,
 )
@@ -90,11 +91,14 @@ def _settings(model: nn.Module) -> dict[str, Any]:
 
 
 def _channels(model: nn.Module) -> int:
-    """Of the images; the first convolution need not see them (space-to-depth stems)."""
+    """Of the images: what the first convolution sees, unless a stem folds space into channels."""
     first = _config(model).get("first_conv")
+    folded = 1
     for name, module in model.named_modules():
+        if isinstance(module, SpaceToDepth):
+            folded = module.bs**2
         if name == first and isinstance(module, nn.Conv2d):
-            return module.in_channels
+            return module.in_channels // folded
     declared = _config(model).get("input_size")
     return declared[0] if declared else in_channels(model)
 

@@ -7,8 +7,15 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 import torchvision
 from torch import nn
+from torch.overrides import TorchFunctionMode
+from torchvision.models import Inception3
+from torchvision.models.detection import FCOS, RetinaNet
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.ssd import SSD
+from torchvision.models.optical_flow import RAFT
 
 from zoo_adapters.plain import PlainAdapter
 from zoo_adapters.protocol import DataConfig, ModelSource
@@ -16,6 +23,8 @@ from zoo_adapters.protocol import DataConfig, ModelSource
 # Children of a root module that hold the layers which give the logits.
 _HEADS = ("fc", "classifier", "head", "heads", "aux_classifier")
 _INCEPTION_SIZE = 299
+_RAFT_SIZE = (128, 128)
+_DETECTION_SIDE = 800
 
 
 class TorchvisionAdapter(PlainAdapter):
@@ -28,7 +37,7 @@ class TorchvisionAdapter(PlainAdapter):
         builder = torchvision.models.get_model_builder(name)
         if "weights_backbone" in inspect.signature(builder).parameters:
             kwargs.setdefault("weights_backbone", None)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _RangesOnCPU():
             # GoogLeNet and Inception announce a future change of their initialisation.
             warnings.filterwarnings("ignore", message=".*default weight initialization.*")
             return torchvision.models.get_model(name, **kwargs)
@@ -50,9 +59,17 @@ class TorchvisionAdapter(PlainAdapter):
 
     def data_config(self, model: nn.Module) -> DataConfig:
         plain = super().data_config(model)
-        if type(model).__name__ == "Inception3":
+        if isinstance(model, Inception3):
             return DataConfig((plain.input_size[0], _INCEPTION_SIZE, _INCEPTION_SIZE))
         return plain
+
+    def example_inputs(self, model: nn.Module) -> tuple[Any, ...] | None:
+        if isinstance(model, RAFT):
+            frames = torch.empty(2, 3, *_RAFT_SIZE, device="meta")
+            return frames, frames
+        if isinstance(model, (GeneralizedRCNN, RetinaNet, FCOS, SSD)):
+            return _detection_inputs(next(model.parameters()).dtype)
+        return None
 
     def classifier(self, model: nn.Module) -> tuple[str, ...]:
         last = (_last_layer(model, head) for head in _HEADS)
@@ -63,6 +80,34 @@ class TorchvisionAdapter(PlainAdapter):
             layer = model.get_submodule(name)
             return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels  # type: ignore[return-value]
         return None
+
+
+class _RangesOnCPU(TorchFunctionMode):
+    """Keeps arithmetic about sizes on the CPU when a model is built on the ``meta`` device.
+
+    RegNets compute their widths with a few small tensors and read the values.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.arange, torch.tensor):
+            kwargs.setdefault("device", "cpu")
+        return func(*args, **kwargs)
+
+
+def _detection_inputs(dtype: torch.dtype) -> tuple[Any, ...]:
+    """Two images with one object each: all that any head learns from."""
+    side = _DETECTION_SIDE
+    image = torch.empty(3, side, side, dtype=dtype, device="meta")
+    target = {
+        "boxes": torch.tensor([[0.0, 0.0, side, side]]),
+        "labels": torch.ones(1, dtype=torch.int64),
+        "masks": torch.ones(1, side, side, dtype=torch.uint8),
+        "keypoints": torch.ones(1, 17, 3),
+    }
+    return [image, image], [target, target]
 
 
 def _last_layer(model: nn.Module, head: str) -> str | None:
