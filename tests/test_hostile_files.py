@@ -11,7 +11,7 @@ from networks import Plain
 from torch import nn
 
 import zoo_adapters
-from puppetize import Puppet, PuppetConfig, PuppetizeError, puppetize
+from puppetize import Puppet, PuppetConfig, PuppetizeError, PuppetizeWarning, puppetize
 from puppetize.storage import container
 
 SMALL = PuppetConfig(width=16, height=32)
@@ -131,6 +131,18 @@ def test_any_flipped_bit_of_the_header_is_noticed_or_harmless(original, tmp_path
     assert noticed > 100
 
 
+def test_any_flipped_bit_of_the_numbers_is_noticed(original, tmp_path):
+    whole = original.read_bytes()
+    (length,) = struct.unpack("<Q", whole[:8])
+    places = random.Random(0)
+    for _ in range(20):
+        damaged = bytearray(whole)
+        damaged[places.randrange(8 + length, len(whole))] ^= 1 << places.randrange(8)
+        (tmp_path / "model.safetensors").write_bytes(damaged)
+        with pytest.raises(PuppetizeError, match="checksum"):
+            Puppet.from_pretrained(tmp_path)
+
+
 def test_numbers_that_are_none_still_load(change):
     folder = change(lambda t, d: t["network.fc.bias"].fill_(float("nan")))
     assert Puppet.from_pretrained(folder).network.fc.bias.isnan().all()
@@ -189,7 +201,8 @@ def test_arguments_that_json_lacks_need_the_model(tmp_path):
     model = zoo_adapters.create("timm/test_resnet", num_classes=10, act_layer=nn.SiLU)
     puppet = puppetize(model, SMALL, ratio=5).eval()
     assert puppet.report(macs=False).stored_bytes < puppet.original_bytes
-    puppet.save_pretrained(tmp_path)
+    with pytest.warns(PuppetizeWarning, match="SiLU"):
+        puppet.save_pretrained(tmp_path)
     with pytest.raises(PuppetizeError, match=r"model=\.\.\."):
         Puppet.from_pretrained(tmp_path)
     images = torch.randn(2, 3, 64, 64)

@@ -7,12 +7,13 @@ import struct
 import pytest
 import timm
 import torch
+import torchvision
 from networks import Plain
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from puppetize import Puppet, PuppetConfig, PuppetizeError, puppetize
+from puppetize import Puppet, PuppetConfig, PuppetizeError, PuppetizeWarning, puppetize
 from puppetize.storage import container, file_size
 
 SMALL = PuppetConfig(width=16, height=32)
@@ -76,9 +77,9 @@ def test_nothing_is_stored_twice_nor_pickled(puppet, saved):
     }
     with safe_open(saved / "model.safetensors", "pt") as file:
         assert set(file.keys()) == set(puppet.state_dict())
-        assert json.loads(file.metadata()["puppetize"]) == json.loads(
-            (saved / "config.json").read_text()
-        )
+        document = json.loads(file.metadata()["puppetize"])
+    assert len(document.pop("sha256")) == 64
+    assert document == json.loads((saved / "config.json").read_text())
     generated = {f"network.{site.name}.weight" for site in puppet.plan.sites}
     assert not generated & set(puppet.state_dict())
 
@@ -232,10 +233,61 @@ def test_a_changed_zoo_model_says_what_changed(tmp_path):
     model.layer1[0].conv1 = nn.Conv2d(
         model.layer1[0].conv1.in_channels, model.layer1[0].conv1.out_channels, 5, padding=2
     )
-    puppetize(model, SMALL).save_pretrained(tmp_path)
+    with pytest.warns(
+        PuppetizeWarning, match=r"cannot be built again by name .*'layer1\.0\.conv1'"
+    ):
+        puppetize(model, SMALL).save_pretrained(tmp_path)
     with pytest.raises(PuppetizeError, match=r"timm/test_resnet has .* at 'layer1\.0\.conv1'"):
         Puppet.from_pretrained(tmp_path)
     assert Puppet.from_pretrained(tmp_path, model=model).plan.order[0] == "conv1.0"
+
+
+def add_hook(network):
+    network.layer1.register_forward_hook(lambda module, args, output: 2 * output)
+
+
+def add_pre_hook(network):
+    network.layer1.register_forward_pre_hook(lambda module, args: (2 * args[0],))
+
+
+def replace_forward(network):
+    before = network.layer1.forward
+    network.layer1.forward = lambda x: 2 * before(x)
+
+
+@pytest.mark.parametrize("change", [add_hook, add_pre_hook, replace_forward])
+def test_a_network_that_computes_something_else_is_not_built_by_name(tmp_path, change):
+    puppet = puppetize(timm.create_model("test_resnet", num_classes=10), SMALL)
+    change(puppet.network)
+    with pytest.warns(PuppetizeWarning, match="'layer1'"):
+        puppet.save_pretrained(tmp_path)
+    with pytest.raises(PuppetizeError, match="model="):
+        Puppet.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.body.__setitem__(0, nn.Conv2d(32, 32, 3, padding=1, dilation=1, stride=2)),
+        lambda m: setattr(m, "norm", nn.InstanceNorm2d(32, affine=True, track_running_stats=True)),
+        lambda m: setattr(m.norm, "eps", 1e-3),
+    ],
+)
+def test_a_given_model_with_other_layers_or_settings_is_told_of(tmp_path, change):
+    puppetize(Plain(), SMALL).save_pretrained(tmp_path)
+    other = Plain()
+    change(other)
+    with pytest.warns(PuppetizeWarning, match="other layers or settings"):
+        Puppet.from_pretrained(tmp_path, model=other)
+
+
+def test_state_dicts_that_modules_convert_on_loading(tmp_path):
+    torch.manual_seed(0)
+    puppet = puppetize(torchvision.models.mnasnet0_5(num_classes=10), SMALL).eval()
+    puppet.save_pretrained(tmp_path)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(Puppet.from_pretrained(tmp_path)(images), puppet(images))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

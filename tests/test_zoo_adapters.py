@@ -94,6 +94,17 @@ def test_what_makes_a_model_unrecognisable_is_named():
     assert zoo_adapters.identify(nn.Linear(2, 2)) == (None, "it comes from no known zoo")
 
 
+@pytest.mark.parametrize("name", ["resnet18", "regnet_y_400mf", "shufflenet_v2_x1_0"])
+def test_of_many_architectures_the_closest_is_named(name):
+    model = torchvision.models.get_model(name, num_classes=10)
+    layer = next(n for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d))
+    model.get_submodule(layer).eps = 0.5
+    source, why = zoo_adapters.identify(model)
+    assert source is None
+    assert why.startswith(f"torchvision/{name} has")
+    assert layer in why
+
+
 def test_a_setting_that_changes_the_forward_pass_counts():
     with torch.device("meta"):
         model = zoo_adapters.create("torchvision/googlenet", num_classes=10)

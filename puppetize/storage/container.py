@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -41,6 +42,8 @@ _DTYPES = {
 }
 _RANKS = {dtype: rank for rank, dtype in enumerate(_DTYPES)}
 _KEY = "puppetize"
+_DIGEST = "sha256"
+_DIGEST_DIGITS = 64
 
 
 def file_size(tensors: Mapping[str, Tensor], document: Mapping[str, Any] | None = None) -> int:
@@ -52,7 +55,7 @@ def file_size(tensors: Mapping[str, Tensor], document: Mapping[str, Any] | None 
     """
     header: dict[str, Any] = {}
     if document is not None:
-        header["__metadata__"] = {_KEY: encode(document)}
+        header["__metadata__"] = {_KEY: _sealed(document, "0" * _DIGEST_DIGITS)}
     offset = 0
     _check_dtypes(tensors)
     for name in sorted(tensors, key=lambda n: (_RANKS[tensors[n].dtype], n)):
@@ -78,8 +81,10 @@ def write(
 ) -> None:
     """Write a safetensors file; ``document`` goes into its metadata."""
     _check_dtypes(tensors)
-    metadata = None if document is None else {_KEY: encode(document)}
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = None
+    if document is not None:
+        metadata = {_KEY: _sealed(document, _digest(own, document))}
     atomically(path, lambda target: save_file(own, target, metadata=metadata))
 
 
@@ -87,7 +92,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and document of a file that :func:`write` made.
 
     Raises:
-        PuppetizeError: missing, truncated or foreign file.
+        PuppetizeError: missing, truncated, altered or foreign file.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -109,7 +114,26 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
     if not isinstance(document, dict):
         raise PuppetizeError(f"{path}: its metadata is not a JSON object; save it again")
+    if document.pop(_DIGEST, None) != _digest(tensors, document):
+        raise PuppetizeError(
+            f"{path}: its contents do not match their checksum, so it was damaged or altered after "
+            "it was written; copy or save it again"
+        )
     return tensors, document
+
+
+def _sealed(document: Mapping[str, Any], digest: str) -> str:
+    return encode({**document, _DIGEST: digest})
+
+
+def _digest(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> str:
+    """SHA-256 of the document and of all tensors, in the order of their names."""
+    digest = hashlib.sha256(encode(document).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def atomically(path: Path, make: Callable[[str], _T]) -> _T:

@@ -32,7 +32,7 @@ class Estimate:
         self._model = model
         self._tensors = stored_tensors(model)
         self._config = config
-        self._source, self._why = zoo_adapters.identify(model)
+        self._identity = (*zoo_adapters.identify(model), zoo_adapters.fingerprint(model))
         self._data_config = data_config
         self.original_bytes = file_size(self._tensors)
 
@@ -66,7 +66,7 @@ class Estimate:
 
     def _size(self, plan: Plan, puppeteer: Puppeteer) -> int:
         manifest = Manifest(
-            self._source, self._why, self._config, plan, self._data_config, self.original_bytes
+            *self._identity, self._config, plan, self._data_config, self.original_bytes
         )
         return file_size(self._stored(plan, puppeteer), manifest.to_dict())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 import zoo_adapters
 from puppetize import attach
-from puppetize.errors import PuppetizeError
+from puppetize.errors import PuppetizeError, PuppetizeWarning
 from puppetize.module import PuppetModule
 from puppetize.puppeteer import Puppeteer
 from puppetize.storage import container
@@ -25,9 +26,13 @@ CARD_FILE = "README.md"
 
 def manifest_of(puppet: PuppetModule) -> Manifest:
     """What goes beside the puppet's tensors; the network's recipe is verified."""
-    source, why = zoo_adapters.identify(puppet.network, puppet.source)
     return Manifest(
-        source, why, puppet.config, puppet.plan, puppet.data_config, puppet.original_bytes
+        *zoo_adapters.identify(puppet.network, puppet.source),
+        zoo_adapters.fingerprint(puppet.network),
+        puppet.config,
+        puppet.plan,
+        puppet.data_config,
+        puppet.original_bytes,
     )
 
 
@@ -51,7 +56,16 @@ def save(puppet: PuppetModule, folder: Path, card: str) -> None:
     """Write the three files; see :meth:`puppetize.Puppet.save_pretrained`."""
     if folder.exists() and not folder.is_dir():
         raise PuppetizeError(f"{folder}: is a file; save_pretrained writes a directory")
-    document = manifest_of(puppet).to_dict()
+    manifest = manifest_of(puppet)
+    if manifest.source is None and zoo_adapters.guess(puppet.network) is not None:
+        warnings.warn(
+            f"{folder}: {type(puppet.network).__name__} cannot be built again by name "
+            f"({manifest.why_no_source}), so from_pretrained will want model=, a network of the "
+            "same architecture",
+            PuppetizeWarning,
+            stacklevel=3,
+        )
+    document = manifest.to_dict()
     container.write(folder / MODEL_FILE, stored_tensors(puppet), document)
     text = json.dumps(document, indent=2, sort_keys=True)
     container.write_text(folder / CONFIG_FILE, text + "\n")
@@ -92,13 +106,21 @@ def _rebuild(
     tensors: dict[str, Tensor], manifest: Manifest, model: nn.Module | None
 ) -> dict[str, Any]:
     name = "the given model" if manifest.source is None else manifest.source.full_name
+    given = True
     if model is None:
         # First without memory: a damaged file may ask for any amount.
         with torch.device("meta"):
             _compare(_parts(_original(manifest), manifest), tensors, name)
-        model = _original(manifest)
+        model, given = _original(manifest), False
     parts = _parts(model, manifest)
     _compare(parts, tensors, name)
+    if given and zoo_adapters.fingerprint(model) != manifest.structure:
+        warnings.warn(
+            f"the given {type(model).__name__} has other layers or settings than the network that "
+            "was saved (an activation, a stride, ...); its tensors fit, but outputs may differ",
+            PuppetizeWarning,
+            stacklevel=5,
+        )
     _fill(parts, tensors)
     return {
         **parts.eval(),
@@ -152,8 +174,7 @@ def _compare(parts: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None
 
 
 def _fill(parts: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    own = {**dict(parts.named_parameters()), **dict(parts.named_buffers())}
+    # Not by load_state_dict: modules convert what they take for state dicts of older versions.
+    own = parts.state_dict(keep_vars=True)
     for key, tensor in tensors.items():
-        if own[key].dtype != tensor.dtype:
-            own[key].data = own[key].data.to(tensor.dtype)
-    parts.load_state_dict(dict(tensors), strict=False)
+        own[key].data = own[key].data.to(tensor.dtype).copy_(tensor)

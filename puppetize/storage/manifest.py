@@ -20,6 +20,7 @@ class Manifest(NamedTuple):
     Attributes:
         source: recipe of the network; None for one that no zoo builds.
         why_no_source: what stands in the way, for the message that asks for ``model=``.
+        structure: fingerprint of the network, to be compared with that of ``model=``.
         config: the puppeteer's settings.
         plan: the plan, so that later planners cannot change old files.
         data_config: the images that the network expects.
@@ -28,6 +29,7 @@ class Manifest(NamedTuple):
 
     source: ModelSource | None
     why_no_source: str
+    structure: str
     config: PuppetConfig
     plan: Plan
     data_config: DataConfig
@@ -39,6 +41,7 @@ class Manifest(NamedTuple):
             "format_version": FORMAT_VERSION,
             "source": None if self.source is None else self.source.to_dict(),
             "why_no_source": self.why_no_source,
+            "structure": self.structure,
             "config": self.config.to_dict(),
             "plan": self.plan.to_dict(),
             "data_config": dataclasses.asdict(self.data_config),
@@ -63,6 +66,7 @@ class Manifest(NamedTuple):
             return Manifest(
                 source=None if source is None else ModelSource.from_dict(source),
                 why_no_source=str(values["why_no_source"]),
+                structure=str(values["structure"]),
                 config=PuppetConfig.from_dict(values["config"]),
                 plan=Plan.from_dict(values["plan"]),
                 data_config=DataConfig.from_dict(values["data_config"]),
