@@ -31,7 +31,7 @@ def plot_accuracy(
     axes.set(xlabel="training time [s]", ylabel="validation top-1 [%]", title=title)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_bytes(report: Report, path: Path) -> None:
@@ -63,8 +63,9 @@ def plot_bytes(report: Report, path: Path) -> None:
     axes.set_xlim(right=10 * report.original_bytes)
     axes.set(xlabel="bytes on disk", title=f"{report.model}: {report.ratio:.0f} times smaller")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG file whole or not at all."""
     atomically(path, lambda target: figure.savefig(target, dpi=150, format="png"))

@@ -15,7 +15,7 @@ from puppetize.sweep.row import Row
 
 # Columns that differ from row to row, or that the key stands for.
 _UNFOLDED = ("original_parts", "stored_parts")
-_LEFT_OUT = ("zoo", "options", "versions", *_UNFOLDED)
+_LEFT_OUT = ("zoo", "options", *_UNFOLDED)
 
 
 def write_tables(directory: Path, rows: Iterable[Row]) -> list[Path]:
@@ -43,6 +43,7 @@ def _csv(rows: Sequence[Row]) -> str:
     writer.writeheader()
     for row in rows:
         values = {name: _cell(getattr(row, name)) for name in plain}
+        values["versions"] = " ".join(f"{name}={number}" for name, number in row.versions.items())
         for name in _UNFOLDED:
             values |= {_column(name, part): n for part, n in getattr(row, name).items()}
         writer.writerow(values)
