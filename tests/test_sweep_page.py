@@ -17,6 +17,7 @@ from puppetize.sweep.summary import (
     coverage,
     families,
     is_cnn,
+    lead,
     make_summary,
     measured_cnns,
     quantiles,
@@ -110,14 +111,23 @@ def test_summary_names_command_versions_and_settings():
     rows = [a_row("net", options={"config": None, "ratio": 20.0, "num_classes": 10})]
     summary = make_summary(rows, COMMAND)
     assert f"Made by `{COMMAND}` with torch 2.9.0, timm 1.0.31." in summary
-    assert "were puppetized with ratio=20, num\\_classes=10." in summary
+    assert "Puppetized with ratio=20, num\\_classes=10: 1 of 1 models (timm)." in summary
     assert data_of(make_page(rows, COMMAND))["flags"] == "--ratio 20 --num-classes 10"
+
+
+def test_the_first_sentences_give_medians():
+    assert lead(ROWS) == (
+        "Puppetized with default settings: 5 of 7 models (timm, torchvision). 4 of them are CNNs "
+        "(more than half of the parameters in Conv2d), in the median 5.0 times smaller on disk, "
+        "and 8.5 times at the largest feasible ratio. Structure only: accuracy was not measured."
+    )
 
 
 def test_summary_of_nothing_measured():
     summary = make_summary([a_failure("rcnn")], COMMAND)
     assert "0 of 1 models" in summary
-    assert "times smaller on disk" not in summary
+    assert "CNN (" not in summary
+    assert "median" not in summary.split("##")[0]
 
 
 def test_every_row_of_a_markdown_table_has_its_columns():
@@ -133,7 +143,10 @@ def test_every_row_of_a_markdown_table_has_its_columns():
 
 def test_coverage_says_what_is_not_covered():
     rows = [a_failure(f"net{i:02}", f"Net{i}: shapes depend on values") for i in range(10)]
+    rows.append(Row("swin", zoo="timm", status="skipped", reason="Swin has no Conv2d layer"))
+    rows.append(Row("mvit", zoo="timm", status="skipped", reason="MViT has no Conv2d layer"))
     section = coverage([*ROWS, *rows], COMMAND, "results")
+    assert "- 2 skipped: no Conv2d layer: `timm/mvit`, `timm/swin`" in section
     names = ", ".join(f"`torchvision/net{i:02}`" for i in range(8))
     assert f"- 11 failed: shapes depend on values: {names} and 3 more" in section
     assert "- 1 skipped: no Conv2d: `timm/mlp`" in section

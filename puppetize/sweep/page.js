@@ -41,6 +41,7 @@
   }
   const bytes = (value) => value === null ? "–" : scaled(value, [" bytes", " kB", " MB", " GB"]);
   const count = (value) => value === null ? "–" : scaled(value, ["", " k", " M", " G"]);
+  const numbers = (value) => value === null ? "–" : scaled(value, ["", " k", " M", " B"]);
   const integer = (value) => value.toLocaleString("en");
   function times(value) {
     if (value === null) return "–";
@@ -70,18 +71,22 @@
     return times(model.maxRatio) === times(model.ratio) ? `${gain}, and no more is feasible.`
       : `${gain}, up to ${times(model.maxRatio)} times at the largest feasible ratio.`;
   }
-  function bar(parts, total, longest) {
+  function bar(names, parts, total, longest) {
     const width = Math.max(100 * total / longest, 0.8);
-    return el("div", { class: "bar", style: `width:${width}%` }, ...Object.entries(parts).map(
-      ([part, size]) => el("i", {
-        style: `flex:${size} 0 0;background:${PART_COLOURS[part] ?? OTHER_COLOUR}`,
-        title: `${part}: ${bytes(size)}`,
+    return el("div", { class: "bar", style: `width:${width}%` },
+      ...names.filter((name) => parts[name]).map((name) => el("i", {
+        style: `flex:${parts[name]} 0 0;background:${PART_COLOURS[name] ?? OTHER_COLOUR}`,
+        title: `${name}: ${bytes(parts[name])}`,
       })));
   }
-  function partsTable(model) {
+  function partNames(model) {
     const names = [...new Set([...Object.keys(model.before), ...Object.keys(model.after)])];
     names.sort((a, b) => Math.max(model.before[b] ?? 0, model.after[b] ?? 0)
       - Math.max(model.before[a] ?? 0, model.after[a] ?? 0));
+    return names;
+  }
+  function partsTable(model) {
+    const names = partNames(model);
     const cell = (parts, name) => el("td", {}, bytes(parts[name] ?? null));
     return el("table", { class: "parts" },
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Bytes by part"),
@@ -135,13 +140,14 @@
     const trouble = model.status === "passed" ? null : el("p", { class: "warn" },
       `${model.status === "failed" ? "Failed" : "Skipped"}: ${model.reason || "no reason given"}`);
     if (model.ratio === null) return [name, trouble, facts(model), command(model)];
+    const names = partNames(model);
     const longest = Math.max(model.original, model.stored);
     return [name, ...(trouble ? [trouble] : []),
       el("div", {}, el("p", { class: "gain" }, times(model.ratio), el("small", {}, " times smaller")),
         el("p", { class: "sentence" }, sentence(model))),
       el("div", { class: "bars", "aria-hidden": "true" },
-        el("span", {}, "original"), bar(model.before, model.original, longest),
-        el("span", {}, "puppet"), bar(model.after, model.stored, longest)),
+        el("span", {}, "original"), bar(names, model.before, model.original, longest),
+        el("span", {}, "puppet"), bar(names, model.after, model.stored, longest)),
       partsTable(model), stays(model), facts(model),
       el("div", {}, el("h3", {}, "The same on your machine"), command(model)),
       el("p", { class: "note" }, "Structure only: accuracy was not measured, and needs fine-tuning."),
@@ -152,6 +158,8 @@
     chosen = model;
     model.row.setAttribute("aria-current", "true");
     byId("answer").replaceChildren(...answer(model));
+    byId("spoken").textContent =
+      `${model.name}: ${model.ratio === null ? model.status : sentence(model)}`;
     drawRings();
     const box = byId("table-box");
     const top = model.row.offsetTop - byId("head").offsetHeight;
@@ -257,7 +265,7 @@
   const COLUMNS = [
     { key: "name", label: "Model", text: true },
     { key: "family", label: "Family", text: true },
-    { key: "params", label: "Parameters", show: (m) => count(m.params) },
+    { key: "params", label: "Parameters", show: (m) => numbers(m.params) },
     { key: "original", label: "Original", show: (m) => bytes(m.original) },
     { key: "stored", label: "Puppet", show: (m) => bytes(m.stored) },
     { key: "ratio", label: "Times smaller", show: (m) => times(m.ratio), strong: true },
@@ -272,8 +280,8 @@
         const classes = [column.text ? "text" : "", column.strong ? "strong" : "",
           column.key === "status" ? `status-${model.status}` : ""].filter(Boolean).join(" ");
         const title = column.key === "status" && model.reason ? model.reason : null;
-        return el("td", { class: classes || null, title, "data-key": column.key }, column.key !== "name" ? text
-          : el("button", { type: "button", tabindex: "-1" }, text));
+        return el("td", { class: classes || null, title, "data-key": column.key },
+          column.key === "name" ? el("button", { type: "button", tabindex: "-1" }, text) : text);
       }));
   }
   byId("head").append(...COLUMNS.map((column) => el("th",
@@ -330,7 +338,7 @@
     for (const model of models) counts.set(model[key], (counts.get(model[key]) ?? 0) + 1);
     return [...counts].sort((a, b) => compare(a[0], b[0]));
   }
-  options(byId("f-zoo"), "both", tally("zoo"));
+  options(byId("f-zoo"), "all", tally("zoo"));
   const others = new Set(models.map((m) => m.family).filter((name) => !coloured.has(name))).size;
   options(byId("f-family"), "all", tally("family"));
   if (others) byId("f-family").append(el("option", { value: OTHER }, "all without a colour"));
@@ -433,7 +441,7 @@
       for (const value of ticks(x0, x1, width < 480 ? [1] : [1, 3])) {
         nodes.push(svg("line", { class: "grid", x1: x(value), x2: x(value), y1: margin.top, y2: bottom }),
           svg("text", { x: x(value), y: bottom + 18, "text-anchor": "middle" },
-            scaled(value, ["", " k", " M", " G"]).replace(/\.0+(?=\D|$)/, "")));
+            numbers(value).replace(/\.0+(?=\D|$)/, "")));
       }
       for (const value of ticks(y0, y1, [1, 2, 5])) {
         nodes.push(svg("line", { class: value === 1 ? "one" : "grid", x1: margin.left, x2: right,
@@ -478,7 +486,7 @@
       const { model } = point;
       tip.replaceChildren(el("strong", {}, model.name),
         el("span", {}, el("span", { class: "swatch", style: `background:${colourOf(model)}` }),
-          `${model.family || "no family"}, ${count(model.params)} parameters`), el("br"),
+          `${model.family || "no family"}, ${numbers(model.params)} parameters`), el("br"),
         `${bytes(model.original)} → ${bytes(model.stored)}`, el("br"),
         `${times(model.ratio)} times smaller`
           + (model.maxRatio === null ? "" : `, at most ${times(model.maxRatio)}`));
@@ -507,7 +515,7 @@
   plot.addEventListener("blur", () => hover(null));
   plot.addEventListener("click", (event) => {
     const point = nearest(event);
-    if (point) { hover(point); choose(point.model, { reveal: true }); }
+    if (point) { hover(point); choose(point.model); }
   });
   plot.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -515,7 +523,7 @@
       const from = points.findIndex((point) => point.model === (hovered?.model ?? chosen));
       hover(points[Math.min(points.length - 1, Math.max(0, from + step))]);
       event.preventDefault();
-    } else if (event.key === "Enter" && hovered) choose(hovered.model, { reveal: true });
+    } else if (event.key === "Enter" && hovered) choose(hovered.model);
     else if (event.key === "Escape") hover(null);
   });
 
@@ -529,7 +537,7 @@
   const left = models.filter((model) => model.status !== "passed");
   const reasons = new Map();
   for (const model of left) {
-    const key = `${model.status}: ${model.reason || "no reason given"}`;
+    const key = `${model.status}: ${model.general}`;
     reasons.set(key, [...(reasons.get(key) ?? []), model.name]);
   }
   byId("uncovered-list").append(el("p", { class: "muted" }, left.length === 0

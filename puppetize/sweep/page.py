@@ -11,7 +11,7 @@ from typing import Any
 
 from puppetize.storage.container import write_text
 from puppetize.sweep.row import Row
-from puppetize.sweep.summary import families, is_cnn, lead, setting, versions
+from puppetize.sweep.summary import families, general_reason, is_cnn, lead, setting, versions
 
 # Names in the page's script, which writes its own by JavaScript's custom.
 _COLUMNS: dict[str, Callable[[Row], Any]] = {
@@ -21,6 +21,7 @@ _COLUMNS: dict[str, Callable[[Row], Any]] = {
     "cnn": is_cnn,
     "status": lambda row: row.status,
     "reason": lambda row: row.reason,
+    "general": lambda row: None if row.status == "passed" else general_reason(row),
     "size": lambda row: row.img_size,
     "params": lambda row: row.params,
     "macs": lambda row: None if row.gmacs is None else round(row.gmacs * 1e9),

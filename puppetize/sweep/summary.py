@@ -48,6 +48,12 @@ def families(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return dict(sorted(members.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
+def general_reason(row: Row) -> str:
+    """Why a row did not pass, without the class or model that the reason starts with."""
+    reason = re.sub(r"^[\w./-]+: ", "", row.reason)
+    return re.sub(r"^\w+ has no ", "no ", reason) or "no reason given"
+
+
 def setting(rows: Sequence[Row]) -> tuple[str, str]:
     """How the models were puppetized: a phrase after "with", and flags of ``puppetize report``."""
     options = rows[0].options if rows else {}
@@ -74,19 +80,18 @@ def versions(rows: Iterable[Row]) -> str:
 def lead(rows: Sequence[Row]) -> str:
     """The result in two or three sentences of plain text."""
     passed = sum(row.status == "passed" for row in rows)
-    text = f"{passed:,} of {len(rows):,} models ({_zoos(rows)}) were puppetized with "
-    text += f"{setting(rows)[0]}."
-    cnns = measured_cnns(rows)
-    if not cnns:
-        return text
-    text += (
-        f" Of the {len(cnns):,} CNNs among them (more than half of the parameters in Conv2d) half "
-        f"become at least {_median(cnns, _ratio)} times smaller on disk"
+    text = (
+        f"Puppetized with {setting(rows)[0]}: {passed:,} of {len(rows):,} models ({_zoos(rows)})."
     )
-    largest = [row for row in cnns if row.max_ratio is not None]
-    if largest:
-        text += f", and can become at least {_median(largest, _max_ratio)} times smaller"
-    return text + ". Accuracy was not measured: this is structure only."
+    cnns = measured_cnns(rows)
+    if cnns:
+        are = "is a CNN" if len(cnns) == 1 else "are CNNs"
+        text += (
+            f" {len(cnns):,} of them {are} (more than half of the parameters in Conv2d), in the "
+            f"median {_median(cnns, _ratio)} times smaller on disk, and "
+            f"{_median(cnns, _max_ratio)} times at the largest feasible ratio."
+        )
+    return f"{text} Structure only: accuracy was not measured."
 
 
 def make_summary(rows: Sequence[Row], command: str) -> str:
@@ -203,7 +208,7 @@ def _reasons(rows: Sequence[Row]) -> str:
     models: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in rows:
         if row.status != "passed":
-            models[row.status, _general(row.reason)].append(row.full_name)
+            models[row.status, general_reason(row)].append(row.full_name)
     if not models:
         return "- Nothing: every model was puppetized."
     ordered = sorted(models.items(), key=lambda item: (-len(item[1]), item[0]))
@@ -216,11 +221,6 @@ def _reasons(rows: Sequence[Row]) -> str:
     if rest:
         lines.append(f"- {rest:,} for other reasons, which the summary lists")
     return "\n".join(lines)
-
-
-def _general(reason: str) -> str:
-    """A reason without the class or model that it starts with, so that like ones meet."""
-    return re.sub(r"^[\w./-]+: ", "", reason) or "no reason given"
 
 
 def _by_zoo(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
