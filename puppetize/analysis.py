@@ -108,7 +108,7 @@ def check_ratio(ratio: object, config: PuppetConfig) -> None:
     """
     if ratio is None:
         return
-    if type(ratio) not in (int, float) or not 0 < ratio < math.inf:  # type: ignore[operator]
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio < math.inf:
         raise PuppetizeError(f"ratio={ratio!r}: expected a positive number")
     if not config.tiling:
         raise PuppetizeError(

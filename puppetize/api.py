@@ -82,7 +82,7 @@ def _build(model: nn.Module, analysis: Analysis, config: PuppetConfig) -> Puppet
     on_meta = weight.device.type == "meta"
     with torch.device("meta" if on_meta else "cpu"):
         puppeteer = Puppeteer(plan, config, _scales(model, plan))
-    return Puppet(
+    puppet = Puppet(
         attach.strip(model, plan),
         puppeteer.to(weight.device, weight.dtype),
         plan,
@@ -91,6 +91,8 @@ def _build(model: nn.Module, analysis: Analysis, config: PuppetConfig) -> Puppet
         analysis.original_bytes,
         zoo_adapters.guess(model),
     )
+    puppet.walked = analysis.walk
+    return puppet
 
 
 def _scales(model: nn.Module, plan: Plan) -> dict[str, float]:
@@ -100,6 +102,6 @@ def _scales(model: nn.Module, plan: Plan) -> dict[str, float]:
     for site in plan.sites:
         weight = modules[site.name].weight
         if isinstance(weight, Tensor) and weight.device.type != "meta":
-            mean_square = weight.detach().double().square().mean().item()
-            scales[site.name] = (mean_square * weight[0].numel()) ** 0.5
+            rows = torch.linalg.vector_norm(weight.detach().flatten(1).float(), dim=1)
+            scales[site.name] = rows.double().square().mean().sqrt().item()
     return scales

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from puppetize.errors import PuppetizeError
-from puppetize.macs import count_macs
+from puppetize.macs import count_macs, generation_macs
 from puppetize.module import PuppetModule
 from puppetize.parts import CONTAINER, GAINS, GENERATED, PUPPETEER, bytes_by_part
 from puppetize.plan import PaperCount
 from puppetize.planner import paper_count
 from puppetize.storage.container import file_size
 from puppetize.storage.files import manifest_of, stored_tensors
-from puppetize.walk import ConvRecord, walk
+from puppetize.walk import Walk, walk
 from zoo_adapters import adapter_for
 
 _GENERATED, _KEPT = "generated", "kept"
@@ -53,8 +52,10 @@ class Report:
         stored_bytes: of the file that ``save_pretrained`` writes, from which the model is rebuilt.
         original_params: trainable numbers of the original.
         stored_params: trainable numbers of the puppet.
-        input_size: channels, height, width of the image that MACs are for.
-        macs: multiply-adds of the network on one image (fvcore), batch norms included.
+        input_size: channels, height, width of the image that MACs are for; None for a network
+            that was walked with inputs of its own.
+        macs: multiply-adds of the network on one image (fvcore), batch norms included; for inputs
+            of its own, those that the walk counted: convolutions and products of matrices.
         generation_macs: multiply-adds of generating all weights once (fvcore).
         paper_count: size by the paper's count, which leaves out norms, biases and the classifier.
         original_parts: bytes of the original by part; they sum to ``original_bytes``.
@@ -67,9 +68,9 @@ class Report:
     stored_bytes: int
     original_params: int
     stored_params: int
-    input_size: tuple[int, ...]
+    input_size: tuple[int, ...] | None
     macs: int | None
-    generation_macs: int | None
+    generation_macs: int
     paper_count: PaperCount
     original_parts: dict[str, int]
     stored_parts: dict[str, int]
@@ -86,14 +87,12 @@ class Report:
 
     def __str__(self) -> str:
         paper = self.paper_count
-        size = "x".join(map(str, self.input_size))
         generated = [site for site in self.sites if site.fate == _GENERATED]
         rows = [
             ("bytes on disk", f"{self.original_bytes:,}", f"{self.stored_bytes:,}"),
             ("  times smaller", "1.0", f"{self.ratio:.1f}"),
             ("parameters", f"{self.original_params:,}", f"{self.stored_params:,}"),
-            (f"MACs, one {size} image", _count(self.macs), _count(self.macs)),
-            ("MACs, generating once", "-", _count(self.generation_macs)),
+            *self._macs_rows(),
             ("convolutions", f"{len(self.sites)}", f"{len(generated)} generated"),
         ]
         for part in dict.fromkeys([*self.original_parts, *self.stored_parts]):
@@ -107,6 +106,14 @@ class Report:
             f"{paper.params / 1e6:.2f} M parameters, {paper.megabytes:.2f} MB"
         )
         return "\n".join(lines)
+
+    def _macs_rows(self) -> list[tuple[str, str, str]]:
+        size = "x".join(map(str, self.input_size or ()))
+        what = f"one {size} image" if size else "the given inputs"
+        rows = []
+        if self.macs is not None:
+            rows.append((f"MACs, {what}", _count(self.macs), _count(self.macs)))
+        return [*rows, ("MACs, generating once", "-", _count(self.generation_macs))]
 
     def sites_table(self) -> str:
         """One line a convolution, in execution order."""
@@ -130,13 +137,16 @@ def make_report(puppet: PuppetModule, macs: bool) -> Report:
     generated = sum(site.numel for site in puppet.plan.sites) * _width(puppet)
     original_parts = {GENERATED: generated, **kept}
     original_parts[CONTAINER] = puppet.original_bytes - sum(original_parts.values())
-    records: Sequence[ConvRecord] = ()
-    network_macs = generation_macs = None
+    found = network_macs = None
     if macs:
         baked = puppet.bake().eval()
-        records = _walk(puppet, baked)
-        network_macs = count_macs(baked, (puppet.data_config.input_size,))
-        generation_macs = count_macs(puppet.puppeteer, ())
+        found = puppet.walked or _walk(puppet, baked)
+        if found is not None and found.input_size is None:
+            network_macs = found.macs
+        else:
+            network_macs = count_macs(baked, (puppet.data_config.input_size,))
+    walked = found or puppet.walked
+    own_inputs = walked is not None and walked.input_size is None
     return Report(
         model=type(puppet.network).__name__
         if manifest.source is None
@@ -146,17 +156,18 @@ def make_report(puppet: PuppetModule, macs: bool) -> Report:
         original_params=sum(site.numel for site in puppet.plan.sites)
         + sum(p.numel() for p in puppet.network.parameters()),
         stored_params=sum(p.numel() for p in puppet.parameters()),
-        input_size=puppet.data_config.input_size,
+        input_size=None if own_inputs else puppet.data_config.input_size,
         macs=network_macs,
-        generation_macs=generation_macs,
+        generation_macs=generation_macs(puppet.plan, puppet.config),
         paper_count=paper_count(puppet.plan, puppet.config),
         original_parts=original_parts,
         stored_parts=stored_parts,
-        sites=_sites(puppet, {record.name: record.macs for record in records}),
+        sites=_sites(puppet, found),
     )
 
 
-def _sites(puppet: PuppetModule, macs: dict[str, int]) -> tuple[SiteReport, ...]:
+def _sites(puppet: PuppetModule, walked: Walk | None) -> tuple[SiteReport, ...]:
+    macs = {} if walked is None else {conv.name: conv.macs for conv in walked.convs}
     found = {}
     for number, group in enumerate(puppet.plan.groups):
         for site in group.sites:
@@ -173,12 +184,12 @@ def _width(puppet: PuppetModule) -> int:
     return next(puppet.puppeteer.parameters()).element_size()
 
 
-def _walk(puppet: PuppetModule, baked: nn.Module) -> Sequence[ConvRecord]:
+def _walk(puppet: PuppetModule, baked: nn.Module) -> Walk | None:
     try:
         options = adapter_for(baked).trace_options(baked)
-        return walk(baked, options, puppet.data_config.input_size).convs
+        return walk(baked, options, puppet.data_config.input_size)
     except PuppetizeError:
-        return ()  # a network with inputs of its own, which are not stored
+        return None  # a network with inputs of its own, which are not stored
 
 
 def _count(number: int | None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -303,10 +303,19 @@ def _inputs(
 
 
 def _arguments(values: Any, label: str) -> _Arguments:
-    if isinstance(values, Mapping):
-        args, kwargs = (), dict(values)
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    if isinstance(values, Tensor):
+        args = (values,)
+    elif isinstance(values, Mapping):
+        kwargs = dict(values)
+    elif isinstance(values, Sequence) and not isinstance(values, str):
+        args = tuple(values)
     else:
-        args, kwargs = (values,) if isinstance(values, Tensor) else tuple(values), {}
+        raise PuppetizeError(
+            f"example_inputs is a {type(values).__name__}: expected a tensor, a sequence of "
+            "positional arguments of forward, or a mapping of keyword arguments"
+        )
     return _Arguments(args, kwargs, _batch([*args, *kwargs.values()]), None, label)
 
 

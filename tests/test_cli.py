@@ -77,6 +77,12 @@ def test_zoo_lists_models(run):
     assert out.split() == [f"torchvision/resnet{n}" for n in (101, 152, 18)]
 
 
+def test_values_out_of_range_are_refused(run):
+    code, _, err = run("report", "timm/test_resnet", "--num-classes", "-3")
+    assert code == 2
+    assert "--num-classes" in err
+
+
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
@@ -84,7 +90,9 @@ def test_zoo_lists_models(run):
         (("report", "resnet18"), "torchvision/resnet18"),
         (("report", "nozoo/resnet18"), "timm, torchvision"),
         (("report", "timm/test_resnet", "--ratio", "0"), "positive"),
-        (("report", "timm/test_resnet", "--ratio", "1e9"), "the nearest is"),
+        (("report", "timm/test_resnet", "--ratio", "1e9"), "the largest is"),
+        (("report", "timm/test_resnet", "--exclude", "conv9"), "fits no Conv2d"),
+        (("bake", "nowhere", "--output", "x.foo"), "say --format"),
         (("eval", "nowhere", "--data", "digits"), "no such file"),
         (("bake", "nowhere", "--output", "x.safetensors"), "no such file"),
         (("zoo", "nothing*", "--list"), "no model matches"),
