@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from enum import Enum
 from pathlib import Path
@@ -28,6 +29,8 @@ from puppetize.puppet import Puppet
 from puppetize.storage.container import write
 from puppetize.storage.files import stored_tensors
 from puppetize.sweep import ConsoleProgress, Limits, LocalEngine, Settings, Shard, cores, sweep
+from puppetize.sweep.journal import read_rows
+from puppetize.sweep.results import write_results
 
 app = typer.Typer(
     help="Compress CNNs: a small neural ODE generates the weights of their convolutions.",
@@ -244,7 +247,7 @@ def zoo(
         bool, typer.Option("--list", help="Only name the models that match.")
     ] = False,
     output: Annotated[
-        Path, typer.Option(help="Directory for rows.jsonl and one CSV file a zoo.")
+        Path, typer.Option(help="Directory for tables, a summary, plots and a page.")
     ] = Path("results/zoo"),
     ratio: Ratio = None,
     num_classes: Classes = None,
@@ -299,7 +302,9 @@ def zoo(
             retry_failed=retry_failed,
             progress=progress,
         )
-    print(f"{output}: {progress.counts()}")
+    rows = list(read_rows(output, settings.key).values())
+    write_results(rows, output, shlex.join(["puppetize", *sys.argv[1:]]))
+    print(f"{output}: {progress.counts()}; see index.html there")
 
 
 def _create(name: str, num_classes: int | None, **kwargs: Any) -> nn.Module:
