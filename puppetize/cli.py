@@ -28,7 +28,17 @@ from puppetize.finetune import finetune as run_finetune
 from puppetize.puppet import Puppet
 from puppetize.storage.container import write
 from puppetize.storage.files import stored_tensors
-from puppetize.sweep import ConsoleProgress, Limits, LocalEngine, Settings, Shard, cores, sweep
+from puppetize.sweep import (
+    ConsoleProgress,
+    Engine,
+    Limits,
+    LocalEngine,
+    RayEngine,
+    Settings,
+    Shard,
+    cores,
+    sweep,
+)
 from puppetize.sweep.journal import read_rows
 from puppetize.sweep.results import write_results
 
@@ -50,6 +60,13 @@ class Dataset(str, Enum):
     CIFAR10 = "cifar10"
     CIFAR100 = "cifar100"
     FOLDER = "folder"
+
+
+class EngineName(str, Enum):
+    """Names that ``zoo --engine`` takes."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 class BakeFormat(str, Enum):
@@ -271,6 +288,18 @@ def zoo(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Measure models again that failed before.")
     ] = False,
+    engine_name: Annotated[
+        EngineName,
+        typer.Option("--engine", help="This machine, or a Ray cluster: pip install puppetize[ray]"),
+    ] = EngineName.LOCAL,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of the Ray cluster; by default the one that runs on this machine."),
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option(help="With Ray: GPUs a model; by default one where --device is cuda."),
+    ] = None,
 ) -> None:
     """Measure what puppetizing each model of a zoo would gain, or list the models.
 
@@ -291,13 +320,22 @@ def zoo(
         return
     settings = Settings(_config(paper), ratio, num_classes, run, device)
     part = Shard.parse(shard)
-    local = LocalEngine(Limits(timeout, memory, cores() if jobs is None else jobs))
+    limits = Limits(timeout, memory, cores() if jobs is None else jobs)
+    engine: Engine = LocalEngine(limits)
+    if engine_name is EngineName.RAY:
+        if jobs is not None:
+            raise PuppetizeError("--jobs: Ray decides how many models run at a time; leave it out")
+        if gpus is None:
+            gpus = float(device.startswith("cuda"))
+        engine = RayEngine(limits, address, gpus)
+    elif address is not None or gpus is not None:
+        raise PuppetizeError("--address and --gpus are for --engine ray; add it or leave them out")
     with ConsoleProgress(_out) as progress:
         sweep(
             names,
             output,
             settings,
-            local,
+            engine,
             shard=part,
             retry_failed=retry_failed,
             progress=progress,

@@ -1,5 +1,8 @@
 """A zoo whose models do what models in a sweep should not do, installed for other processes."""
 
+import time
+from pathlib import Path
+
 ZOO = """
 import ctypes, itertools, os, pathlib, subprocess, sys, time
 import torch
@@ -27,7 +30,8 @@ def convs(first=64, groups=1):
 def hang():
     child = subprocess.Popen(["sleep", "1000"])
     path = pathlib.Path(os.environ["SWEEP_PIDS"])
-    path.with_suffix(".new").write_text(f"{os.getpid()} {child.pid}")
+    pids = os.getpid(), child.pid, os.environ.get("RAY_RAYLET_PID")
+    path.with_suffix(".new").write_text(" ".join(map(str, pids)))
     path.with_suffix(".new").rename(path)
     print("hanging", flush=True)
     time.sleep(1000)
@@ -35,9 +39,9 @@ def hang():
 def fail():
     raise KeyError("no such\\n thing")
 
-def fail_once():
+def hang_once():
     if not pathlib.Path(os.environ["SWEEP_PIDS"]).exists():
-        raise RuntimeError("not yet")
+        hang()
     return convs()
 
 MODELS = {
@@ -47,8 +51,8 @@ MODELS = {
     "depthwise": lambda: Tiny(nn.Conv2d(3, 3, 3, groups=3)),
     "exits": lambda: (print("so long", flush=True), sys.exit(3)),
     "fails": fail,
-    "failsonce": fail_once,
     "hangs": hang,
+    "hangsonce": hang_once,
     "hungry": lambda: torch.empty(2**40, device="cpu"),
     "linear": lambda: Tiny(nn.Linear(2, 2)),
     "murdered": lambda: os.kill(os.getpid(), 9),
@@ -71,3 +75,16 @@ def install(folder):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sweepzoo\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[puppetize.zoos]\nsweep = sweepzoo:Zoo\n")
     return folder
+
+
+def gone(pid):
+    """Whether a process ends within ten seconds."""
+    for _ in range(1000):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False

@@ -29,6 +29,10 @@ class TimmAdapter(PlainAdapter):
     def create(self, name: str, **kwargs: Any) -> nn.Module:
         return timm.create_model(name, **kwargs)
 
+    def family(self, name: str) -> str:
+        """The file of timm that defines ``name``, such as ``resnet``."""
+        return timm.models.model_entrypoint(name).__module__.rpartition(".")[2]
+
     def owns(self, model: nn.Module) -> bool:
         return type(model).__module__.split(".")[0] == "timm"
 

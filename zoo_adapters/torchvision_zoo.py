@@ -42,6 +42,10 @@ class TorchvisionAdapter(PlainAdapter):
             warnings.filterwarnings("ignore", message=".*default weight initialization.*")
             return torchvision.models.get_model(name, **kwargs)
 
+    def family(self, name: str) -> str:
+        """The file of torchvision that defines ``name``, such as ``resnet``."""
+        return torchvision.models.get_model_builder(name).__module__.rpartition(".")[2]
+
     def owns(self, model: nn.Module) -> bool:
         return type(model).__module__.startswith("torchvision.")
 

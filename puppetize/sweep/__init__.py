@@ -2,6 +2,7 @@
 
 from puppetize.sweep.local import LocalEngine, cores
 from puppetize.sweep.progress import ConsoleProgress
+from puppetize.sweep.ray_engine import RayEngine
 from puppetize.sweep.row import Row, Status
 from puppetize.sweep.run import Engine, Progress, sweep
 from puppetize.sweep.settings import Limits, Settings, Shard
@@ -12,6 +13,7 @@ __all__ = [
     "Limits",
     "LocalEngine",
     "Progress",
+    "RayEngine",
     "Row",
     "Settings",
     "Shard",

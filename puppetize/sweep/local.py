@@ -43,9 +43,14 @@ class LocalEngine:
     every process when the sweep ends, however it ends.
 
     The memory limit is Linux's ``RLIMIT_DATA``; on other systems there is none.
+
+    Attributes:
+        limits: of each model, and how many models at a time.
+        threads: of torch in each process; by default the cores are shared out.
     """
 
     limits: Limits
+    threads: int | None = None
 
     def rows(self, names: Sequence[str], settings: Settings) -> Iterator[Row]:
         """Measure ``names``; rows come in the order in which they are done.
@@ -54,7 +59,7 @@ class LocalEngine:
         """
         waiting = deque(names)
         running: list[_Task] = []
-        threads = max(1, cores() // self.limits.jobs)
+        threads = self.threads or max(1, cores() // self.limits.jobs)
         with TemporaryDirectory(prefix="puppetize-zoo-") as logs:
             try:
                 while waiting or running:

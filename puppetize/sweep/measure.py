@@ -110,6 +110,7 @@ def _facts(name: str, model: nn.Module) -> dict[str, Any]:
 
 
 def _family(name: str, model: nn.Module) -> str:
+    """What the zoo's adapter says, if it has a ``family(name)``; else the home of the class."""
     zoo, _, short = name.partition("/")
     family = getattr(zoo_adapters.zoos()[zoo], "family", None)
     return type(model).__module__.rpartition(".")[2] if family is None else family(short)
