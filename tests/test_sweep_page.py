@@ -2,13 +2,15 @@
 
 import json
 import re
+import shlex
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from sweep_rows import HOSTILE, a_failure, a_row, a_transformer
 
-from puppetize import PuppetizeError
+from puppetize import PuppetizeError, cli
 from puppetize.sweep.page import make_page
 from puppetize.sweep.read_table import read_table
 from puppetize.sweep.results import read_coverage, update_coverage, write_results
@@ -231,6 +233,21 @@ def test_results_are_written(tmp_path, rows):
         assert path.stat().st_size > 0
         if path.suffix == ".png":
             assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_writes_results_that_name_it(tmp_path, monkeypatch, capsys):
+    arguments = ["zoo", "torchvision/squeezenet1_1", "--jobs", "1", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["puppetize", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 0
+    assert f"{tmp_path}: 1 passed" in capsys.readouterr().out
+    data = data_of((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert data["command"] == shlex.join(["puppetize", *arguments])
+    (row,) = data["rows"]
+    assert row[:3] == ["torchvision/squeezenet1_1", "torchvision", "squeezenet"]
+    (back,) = read_table(tmp_path / "torchvision.csv")
+    assert f"| squeezenet | 1 | {back.ratio:.1f} |" in (tmp_path / "README.md").read_text()
 
 
 def test_coverage_replaces_what_stood_there(tmp_path):
