@@ -1,4 +1,4 @@
-"""A copy of a model whose tensors have shapes and no numbers, so that running it costs nothing."""
+"""Copies of a model to run: without numbers, which costs nothing, or with them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,28 @@ def fake_twin(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
                 memo[id(tensor)] = nn.Parameter(fake(tensor), requires_grad=tensor.requires_grad)
             else:
                 memo[id(tensor)] = fake(tensor)
+    return _copy(model, memo)
+
+
+def real_twin(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` on the CPU, with numbers; where the model has none, they are small.
+
+    Raises:
+        PuppetizeError: the model holds something that cannot be copied.
+    """
+    memo: dict[int, Any] = {}
+    for tensor in tensors_of(model):
+        if tensor.device.type == "meta":
+            value = torch.full(tensor.shape, 0.01, dtype=tensor.dtype, device="cpu")
+        else:
+            value = tensor.detach().to("cpu", copy=True)
+        if isinstance(tensor, nn.Parameter):
+            value = nn.Parameter(value, requires_grad=tensor.requires_grad)
+        memo[id(tensor)] = value
+    return _copy(model, memo)
+
+
+def _copy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     try:
         return copy.deepcopy(model, memo)
     except Exception as error:  # whatever the model's attributes raise

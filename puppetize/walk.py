@@ -1,7 +1,8 @@
 """The walk: every ``Conv2d`` of a model, in execution order, with shapes and MACs.
 
 A copy of the model runs once on fake tensors (shapes without numbers), which allocates nothing,
-and is traced by ``torch.fx``; the model itself never runs.
+and is traced by ``torch.fx``; the model itself never runs. Only where an operation refuses fake
+tensors does a copy with numbers run.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
+    UnsupportedFakeTensorException,
+    UnsupportedOperatorException,
 )
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from puppetize.assume import Assume
 from puppetize.errors import PuppetizeError
-from puppetize.twin import fake, fake_twin
+from puppetize.twin import fake, fake_twin, real_twin
 from puppetize.watch import Watch
 from zoo_adapters import TraceOptions, adapter_for
 
@@ -140,6 +143,11 @@ def walk(
             found = _run(twin.eval(), names, mode, arguments)
             if found.error is None:
                 return _finish(model, twin, options, names, mode, arguments, found)
+            if _refuses_fake_tensors(found.error):
+                real = real_twin(model)
+                found = _run(real.eval(), names, None, arguments)
+                if found.error is None:
+                    return _finish(model, real, options, names, None, arguments, found)
             failed = failed or found
     assert failed is not None
     raise PuppetizeError(_complaint(model, failed, [a.label for a in inputs]))
@@ -184,7 +192,7 @@ def _finish(
     twin: nn.Module,
     options: TraceOptions,
     names: Mapping[str, tuple[str, ...]],
-    mode: FakeTensorMode,
+    mode: FakeTensorMode | None,
     arguments: _Arguments,
     found: _Pass,
 ) -> Walk:
@@ -226,14 +234,15 @@ def _record(name: str, aliases: tuple[str, ...], conv: nn.Module, seen: _Seen) -
 def _run(
     twin: nn.Module,
     names: Mapping[str, tuple[str, ...]],
-    mode: FakeTensorMode,
+    mode: FakeTensorMode | None,
     arguments: _Arguments,
 ) -> _Pass:
     assumed = ""
     while True:
         watch = Watch(twin, names)
-        with mode, torch.no_grad(), _quiet():
-            args, kwargs = tree_map_only(Tensor, fake, (arguments.args, arguments.kwargs))
+        with mode or nullcontext(), torch.no_grad(), _quiet():
+            convert = _with_numbers if mode is None else fake
+            args, kwargs = tree_map_only(Tensor, convert, (arguments.args, arguments.kwargs))
             try:
                 with Assume() if assumed else nullcontext(), watch.watching():
                     twin(*args, **kwargs)
@@ -246,8 +255,14 @@ def _run(
                 return _Pass(watch, assumed, error)
 
 
-def _why_not_traced(twin: nn.Module, options: TraceOptions, mode: FakeTensorMode) -> str:
-    with mode, torch.no_grad(), _quiet():
+def _refuses_fake_tensors(error: Exception) -> bool:
+    refused = (UnsupportedOperatorException, UnsupportedFakeTensorException)
+    said = ("FakeTensor", "tensor subclasses")  # by .numpy() and by what reads memory
+    return isinstance(error, refused) or any(words in str(error) for words in said)
+
+
+def _why_not_traced(twin: nn.Module, options: TraceOptions, mode: FakeTensorMode | None) -> str:
+    with mode or nullcontext(), torch.no_grad(), _quiet():
         try:
             trace(twin, options)
         except Exception as error:  # torch.fx raises many kinds for control flow on values
@@ -270,6 +285,11 @@ def _complaint(model: nn.Module, failed: _Pass, tried: list[str]) -> str:
 def _short(text: str, limit: int = 300) -> str:
     line = " ".join(text.split()).rstrip(".")
     return line if len(line) <= limit else f"{line[:limit]} ..."
+
+
+def _with_numbers(tensor: Tensor) -> Tensor:
+    on_meta = tensor.device.type == "meta"
+    return torch.zeros(tensor.shape, dtype=tensor.dtype) if on_meta else tensor.cpu()
 
 
 @contextmanager

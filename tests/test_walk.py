@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import timm
 import torch
@@ -321,6 +322,25 @@ def test_shapes_that_depend_on_values():
     found = walked(Choosy(), (3, 8, 8))
     assert "_local_scalar_dense" in found.assumed
     assert found.macs == 64 * (12 + 8)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_operations_that_need_numbers(device):
+    class Foreign(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.first = nn.Conv2d(4, 4, 1), nn.Conv2d(3, 4, 1)
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.last(torch.from_numpy(np.tanh(x.numpy())))
+
+    with torch.device(device):
+        model = Foreign()
+    found = walked(model, (3, 8, 8))
+    assert [conv.name for conv in found.convs] == ["first", "last"]
+    assert found.macs == 64 * (12 + 16)
+    assert not found.traced
 
 
 def test_the_error_names_the_layer_the_inputs_and_the_fix():
