@@ -39,18 +39,32 @@ class WeightCache:
         """
         parameters = list(puppeteer.parameters())
         with torch.inference_mode(False), torch.no_grad():
-            now = torch.cat([p.detach().flatten() for p in parameters])
-            if self._weights is None or not _same(self._seen, now):
-                weights = puppeteer()
-                self._weights = {
-                    name: weight.contiguous(memory_format=memory_format)
-                    for name, weight in weights.items()
-                }
-                self._seen = now
+            weights = self.held(puppeteer)
+            if weights is None:
+                self.clear()  # frees what is there before as much is made
+                weights = self._weights = laid_out(puppeteer(), memory_format)
+                self._seen = _numbers(puppeteer)
         if not (torch.is_grad_enabled() and any(p.requires_grad for p in parameters)):
-            return self._weights
-        reused = _Reuse.apply(puppeteer, tuple(self._weights.values()), *parameters)
-        return dict(zip(self._weights, reused, strict=True))
+            return weights
+        reused = _Reuse.apply(puppeteer, tuple(weights.values()), *parameters)
+        return dict(zip(weights, reused, strict=True))
+
+    def held(self, puppeteer: Puppeteer) -> dict[str, Tensor] | None:
+        """The weights that are there already, if nothing changed since they were made."""
+        if self._weights is None or not _same(self._seen, _numbers(puppeteer)):
+            return None
+        return self._weights
+
+
+def laid_out(weights: dict[str, Tensor], memory_format: torch.memory_format) -> dict[str, Tensor]:
+    """The same dictionary with weights in ``memory_format``, of which none is there twice."""
+    for name in weights:
+        weights[name] = weights[name].contiguous(memory_format=memory_format)
+    return weights
+
+
+def _numbers(puppeteer: Puppeteer) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in puppeteer.parameters()])
 
 
 def _same(before: Tensor | None, now: Tensor) -> bool:

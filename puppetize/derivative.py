@@ -20,6 +20,8 @@ from puppetize.config import DerivativeKind
 
 _EPS = 1e-5
 _REACH = 3
+_FEWEST_CHANNELS = 128
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
 _NORM_MACS = 5  # what fvcore counts for one number in a norm with scale and shift
 
 
@@ -36,8 +38,25 @@ class StateNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, state: Tensor) -> Tensor:
-        weight, bias = _cast(self.weight, state), _cast(self.bias, state)
-        return F.batch_norm(state, None, None, weight, bias, training=True, eps=_EPS)
+        return _norm(state, _cast(self.weight, state), _cast(self.bias, state))
+
+
+class StateNormTanh(StateNorm):
+    """The same norm and a tanh after it.
+
+    The tanh is ``2 sigmoid(2 x) - 1``, with the inner factor in the norm: equal up to 1e-7, and
+    several times faster than ``torch.tanh`` on CPUs.
+    """
+
+    def forward(self, state: Tensor) -> Tensor:
+        doubled = _norm(state, 2 * _cast(self.weight, state), 2 * _cast(self.bias, state))
+        if torch.is_grad_enabled():
+            return torch.sigmoid(doubled).mul(2).sub_(1)
+        return doubled.sigmoid_().mul_(2).sub_(1)
+
+
+def _norm(state: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.batch_norm(state, None, None, weight, bias, training=True, eps=_EPS)
 
 
 class Depthwise(nn.Module):
@@ -56,11 +75,7 @@ class Depthwise(nn.Module):
 
 
 class Pointwise(nn.Module):
-    """One square matrix that mixes the channels.
-
-    It is applied as a matrix product over all pixels of all samples: a 1x1 convolution of
-    3x3-pixel images does the same an order of magnitude slower on CPUs, in its backward pass.
-    """
+    """One square matrix that mixes the channels: a matrix product over all pixels."""
 
     def __init__(self, channels: int, *, bias: bool) -> None:
         super().__init__()
@@ -69,7 +84,28 @@ class Pointwise(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         weight, bias = _cast(self.weight, state), _cast(self.bias, state)
-        return F.linear(state.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+        rows = state.permute(0, 2, 3, 1)
+        images = _images(rows)
+        if images is None:
+            return F.linear(rows, weight, bias).permute(0, 3, 1, 2)
+        strips = rows.reshape(images, 1, -1, rows.shape[-1]).permute(0, 3, 1, 2)
+        mixed = F.conv2d(strips, weight[:, :, None, None], bias)
+        return mixed.permute(0, 2, 3, 1).reshape(rows.shape).permute(0, 3, 1, 2)
+
+
+def _images(rows: Tensor) -> int | None:
+    """Into how many images to cut ``rows`` so that oneDNN multiplies; None where it should not.
+
+    On CPUs torch gives matrix products to MKL, which leaves half of an AVX-512 core idle unless it
+    is Intel's, and 1x1 convolutions to oneDNN, which does not, from 16 images on. Few channels are
+    not worth the reordering, nor are images of few pixels.
+    """
+    if rows.device.type != "cpu" or rows.dtype != torch.float32 or not _HAS_ONEDNN:
+        return None
+    if rows.shape[-1] < _FEWEST_CHANNELS:
+        return None
+    pixels = rows.shape[0] * rows.shape[1] * rows.shape[2]
+    return next((n for n in range(16, 65) if pixels % n == 0), None)
 
 
 @overload
@@ -95,13 +131,12 @@ def build(kind: DerivativeKind, channels: int, kernel: tuple[int, int]) -> nn.Mo
             Depthwise(channels, reach, bias=True),
             StateNorm(channels),
             Pointwise(channels, bias=True),
-            StateNorm(channels),
-            nn.Tanh(),
+            StateNormTanh(channels),
         )
     layers: list[nn.Module] = []
     if reach != (1, 1):
         layers.append(Depthwise(channels, reach, bias=False))
-    layers += [Pointwise(channels, bias=False), StateNorm(channels), nn.Tanh()]
+    layers += [Pointwise(channels, bias=False), StateNormTanh(channels)]
     return nn.Sequential(*layers)
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from puppetize import attach
-from puppetize.cache import WeightCache
+from puppetize.cache import WeightCache, laid_out
 from puppetize.config import PuppetConfig
 from puppetize.plan import Plan
-from puppetize.puppeteer import Puppeteer
+from puppetize.puppeteer import Puppeteer, transforming
 from puppetize.turns import Turns
 from zoo_adapters import DataConfig, ModelSource
 
@@ -77,11 +77,8 @@ class PuppetModule(nn.Module):
 
         Gradients flow to the puppeteer where they are enabled.
         """
-        if self.training or _transforming():
-            weights = self.puppeteer()
-            if not self._channels_last:
-                return weights
-            return {n: w.contiguous(memory_format=self._layout) for n, w in weights.items()}
+        if self.training or transforming():
+            return laid_out(self.puppeteer(), self._layout)
         return self._cache.get(self.puppeteer, self._layout)
 
     @property
@@ -108,7 +105,7 @@ class PuppetModule(nn.Module):
         attach.put(self.network, self.plan, weights)
 
     def _remove(self, weights: Mapping[str, Tensor]) -> None:
-        attach.clear(self.network, self.plan, None if _transforming() else weights)
+        attach.clear(self.network, self.plan, None if transforming() else weights)
 
     def _convs(self) -> Iterator[nn.Conv2d]:
         return (conv for site in self.plan.sites for conv in attach.convs(self.network, site))
@@ -119,8 +116,12 @@ class PuppetModule(nn.Module):
         It shares no memory with the puppet and keeps no trace of this library. Its mode (train or
         eval), dtype and device are the puppet's.
         """
-        with torch.no_grad():
-            weights = {name: weight.detach().clone() for name, weight in self.weights().items()}
+        with torch.inference_mode(False), torch.no_grad():
+            held = None if self.training else self._cache.held(self.puppeteer)
+            if held is None:
+                weights = laid_out(self.puppeteer(), self._layout)
+            else:
+                weights = {name: weight.clone() for name, weight in held.items()}
         baked = attach.strip(self.network, self.plan)
         attach.write(baked, self.plan, weights)
         return baked
@@ -183,15 +184,6 @@ class PuppetModule(nn.Module):
         """Timm's parameters without weight decay, by the names that they have here."""
         inner = getattr(self.network, "no_weight_decay", set)
         return {_PREFIX + name for name in inner()}
-
-
-def _transforming() -> bool:
-    """Whether numbers are not to be looked at: under torch.compile, torch.func and torch.jit."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._is_tracing()
-        or torch._C._functorch.maybe_current_level() is not None
-    )
 
 
 def _forget(puppet: PuppetModule, incompatible_keys: Any) -> None:

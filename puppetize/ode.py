@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+import torch
 from torch import Tensor
 
 Derivative = Callable[[Tensor], Tensor]
@@ -18,5 +19,5 @@ def euler(derivatives: Iterable[Derivative], state: Tensor, step_size: float) ->
         step_size: ``dt``, in units of the ODE's time.
     """
     for derivative in derivatives:
-        state = state + step_size * derivative(state)
+        state = torch.add(state, derivative(state), alpha=step_size)
         yield state

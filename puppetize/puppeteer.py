@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self
 
 from puppetize import adapter, derivative, start
 from puppetize.config import PuppetConfig
-from puppetize.ode import euler
-from puppetize.plan import Group, Plan, Site
+from puppetize.ode import Derivative, euler
+from puppetize.plan import Group, Plan
 
 # Complexity of every image, until the input decides (paper, Eq. 9 and 11).
 _COMPLEXITY = 1.0
+# Tensors of the state's size that an Euler step keeps for its backward pass.
+_KEPT_STATES = 5
+# Bytes kept for a group's backward pass from which on computing anew is worth its time.
+_WORTH_RECOMPUTING = 2**30
 
 
 class Puppeteer(nn.Module):
@@ -83,30 +91,106 @@ class Trajectory(nn.Module):
 
     def forward(self) -> dict[str, Tensor]:
         """Weights of the group's sites by name."""
-        dtype = next(self.parameters()).dtype
-        state = self.start.to(torch.promote_types(dtype, torch.float32))
-        states = euler(
-            self._steps(),
-            state.contiguous(memory_format=torch.channels_last),
-            self.config.step_size,
-        )
-        return {
-            site.name: self._weight(site, number, states).to(dtype)
-            for number, site in enumerate(self.group.sites)
-        }
+        if self._recomputes():
+            return self._recomputed()
+        # No name for the first state, so that it does not outlive the first step.
+        states = euler(self._steps(self.derivatives), self._first_state(), self.config.step_size)
+        return self._weights(range(len(self.group.sites)), states, self.gains)
 
-    def _steps(self) -> Iterator[nn.Module]:
-        for module, steps in zip(self.derivatives, self.group.derivatives, strict=True):
+    def _first_state(self) -> Tensor:
+        dtype = torch.promote_types(next(self.parameters()).dtype, torch.float32)
+        return self.start.to(dtype).contiguous(memory_format=torch.channels_last)
+
+    def _recomputes(self) -> bool:
+        """Whether the backward pass is to compute states anew instead of keeping all of them."""
+        if not torch.is_grad_enabled() or transforming():
+            return False
+        kept = _KEPT_STATES * self.group.steps * self.start.numel() * self.start.element_size()
+        return kept >= _WORTH_RECOMPUTING and any(p.requires_grad for p in self.parameters())
+
+    def _pieces(self) -> list[range]:
+        """Runs of sites that are computed anew together, by their numbers.
+
+        One state a piece is kept, and what one piece computes is there at a time: the sum of both
+        is least where a piece has ``sqrt(steps / _KEPT_STATES)`` steps.
+        """
+        sites = self.group.sites
+        length = math.sqrt(self.group.steps / _KEPT_STATES)
+        pieces: list[range] = []
+        first = 0
+        for number, site in enumerate(sites, start=1):
+            steps = site.first_step + site.steps - sites[first].first_step
+            if steps >= length or number == len(sites):
+                pieces.append(range(first, number))
+                first = number
+        return pieces
+
+    def _recomputed(self) -> dict[str, Tensor]:
+        # Parameters as they are now: torch.func.functional_call will have put others back when
+        # the backward pass comes.
+        derivatives = [
+            functools.partial(torch.func.functional_call, module, dict(module.named_parameters()))
+            for module in self.derivatives
+        ]
+        steps = list(self._steps(derivatives))
+        gains = self.gains
+
+        def run(numbers: range, state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            first, last = self.group.sites[numbers[0]], self.group.sites[numbers[-1]]
+            piece = steps[first.first_step - 1 : last.first_step - 1 + last.steps]
+            states = list(euler(piece, state, self.config.step_size))
+            return states[-1], self._weights(numbers, iter(states), gains)
+
+        state = self._first_state()
+        weights: dict[str, Tensor] = {}
+        for numbers in self._pieces():
+            state, made = checkpoint(
+                run, numbers, state, use_reentrant=False, preserve_rng_state=False
+            )
+            weights |= made
+        return weights
+
+    def _steps(self, derivatives: Iterable[Derivative]) -> Iterator[Derivative]:
+        for module, steps in zip(derivatives, self.group.derivatives, strict=True):
             for _ in range(steps):
                 yield module
 
-    def _weight(self, site: Site, number: int, states: Iterator[Tensor]) -> Tensor:
-        weight = adapter.tile(
-            [next(states) for _ in range(site.steps)], site.grid, site.state_shape
-        )
-        if site.transposed:
-            weight = weight.transpose(0, 1)
-        weight = weight.contiguous()
-        if self.gains is None:
-            return weight
-        return adapter.rescale(weight, self.gains[number].to(weight.dtype))
+    def _weights(
+        self, numbers: range, states: Iterator[Tensor], gains: Tensor | None
+    ) -> dict[str, Tensor]:
+        weights = {}
+        dtype = next(self.parameters()).dtype
+        for number in numbers:
+            site = self.group.sites[number]
+            cells = map(_branch, itertools.islice(states, site.steps))
+            weight = adapter.tile(cells, site.grid, site.state_shape, transposed=site.transposed)
+            if gains is not None:
+                gain = gains[number].to(weight.dtype)
+                weight = adapter.rescale(weight, gain, in_place=not torch.is_grad_enabled())
+            weights[site.name] = weight.to(dtype)
+        return weights
+
+
+def transforming() -> bool:
+    """Whether numbers are not to be looked at: under torch.compile, torch.func and torch.jit."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or torch._C._functorch.maybe_current_level() is not None
+    )
+
+
+def _branch(state: Tensor) -> Tensor:
+    """``state``, for the weights; the gradient from there gets the layout of the ODE's own.
+
+    Adding gradients of two layouts, and norms that get one of another, take several times longer.
+    """
+    if not state.requires_grad or torch.compiler.is_compiling():
+        return state
+    branch = state.view_as(state)
+    branch.register_hook(_channels_last)
+    return branch
+
+
+def _channels_last(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)

@@ -25,6 +25,8 @@ _LANE_MAX = 2**_LANE_BITS - 1
 _MEAN = _LANES * _LANE_MAX // 2
 # A uniform integer below 2**16 has variance (2**32 - 1) / 12; four of them a third of 2**32 - 1.
 _UNIT = math.sqrt(3 / (2**32 - 1))
+# Elements at a time: what is computed on the way takes ten times the memory of the result.
+_CHUNK = 2**18
 
 
 def seeded(shape: Sequence[int], seed: int, stream: int) -> Tensor:
@@ -38,12 +40,17 @@ def seeded(shape: Sequence[int], seed: int, stream: int) -> Tensor:
     Returns:
         A float32 tensor on the CPU.
     """
-    key = np.array([seed, stream], dtype=np.uint64)
-    words = np.random.Philox(key=key).random_raw(math.prod(shape))
-    total = np.full(words.shape, -_MEAN, dtype=np.int64)
-    for lane in range(_LANES):
-        total += ((words >> np.uint64(_LANE_BITS * lane)) & np.uint64(_LANE_MAX)).astype(np.int64)
-    return torch.from_numpy((total * _UNIT).astype(np.float32).reshape(tuple(shape)))
+    philox = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64))
+    numbers = np.empty(math.prod(shape), dtype=np.float32)
+    for first in range(0, len(numbers), _CHUNK):
+        part = numbers[first : first + _CHUNK]
+        words = philox.random_raw(len(part))
+        total = np.full(words.shape, -_MEAN, dtype=np.int64)
+        for lane in range(_LANES):
+            shift = np.uint64(_LANE_BITS * lane)
+            total += ((words >> shift) & np.uint64(_LANE_MAX)).view(np.int64)
+        part[:] = total * _UNIT
+    return torch.from_numpy(numbers.reshape(tuple(shape)))
 
 
 def constant(shape: Sequence[int], value: float) -> Tensor:

@@ -1,6 +1,7 @@
 import math
 import struct
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,6 +52,16 @@ def test_the_documented_formula_bit_for_bit(seed, stream):
 def test_golden_values():
     found = start.seeded((2, 3), seed=0, stream=0)
     assert bits(found.flatten().tolist()) == GOLDEN
+
+
+def test_long_streams_are_not_cut_into_pieces():
+    """Neither at the sizes that are computed at once, nor anywhere else."""
+    count = 3 * 2**18 + 5
+    words = np.random.Philox(key=np.array([4, 2], dtype=np.uint64)).random_raw(count)
+    lanes = words[:, None] >> np.arange(0, 64, 16, dtype=np.uint64) & np.uint64(0xFFFF)
+    expected = (lanes.astype(np.int64).sum(1) - 131070) * math.sqrt(3 / (2**32 - 1))
+    found = start.seeded((count,), seed=4, stream=2)
+    assert torch.equal(found, torch.from_numpy(expected.astype(np.float32)))
 
 
 def test_mean_variance_and_range():

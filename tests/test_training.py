@@ -13,7 +13,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from puppetize import Puppet, PuppetizeError, puppetize
+from puppetize import Puppet, PuppetizeError, puppeteer, puppetize
 
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(3))
 
@@ -100,6 +100,40 @@ def test_functional_call(puppet):
         puppet.train(training), expected.train(training)
         found = torch.func.functional_call(puppet, doubled, (IMAGES,))
         torch.testing.assert_close(found, expected(IMAGES))
+
+
+@pytest.fixture
+def recomputing(monkeypatch):
+    monkeypatch.setattr(puppeteer, "_WORTH_RECOMPUTING", 0)
+
+
+def test_generation_computed_anew_in_backward(recomputing, monkeypatch):
+    puppet = puppetize(get("resnet18").build(), SMALL).train()
+    images = get("resnet18").images()
+    found = backward(puppet, images)
+    runs = collections.Counter()
+    for ode in puppet.puppeteer.groups:
+        assert len(ode._pieces()) > 1 or len(ode.group.sites) == 1
+        ode.derivatives[0].register_forward_hook(lambda *_: runs.update(["derivative"]))
+    loss_of(puppet(images)).backward()
+    steps = sum(group.steps for group in puppet.plan.groups)
+    assert steps < runs["derivative"] <= 2 * steps
+    monkeypatch.undo()
+    close(found, backward(puppet, images))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_functional_call_gradients(puppet, recompute, request):
+    if recompute:
+        request.getfixturevalue("recomputing")
+    doubled = {name: 2 * p.detach() for name, p in puppet.named_parameters()}
+    expected = copy.deepcopy(puppet)
+    expected.load_state_dict(doubled, strict=False)
+    for parameter in doubled.values():
+        parameter.requires_grad_()
+    loss_of(torch.func.functional_call(puppet, doubled, (IMAGES,))).backward()
+    close({name: p.grad for name, p in doubled.items()}, backward(expected))
+    assert all(parameter.grad is None for parameter in puppet.parameters())
 
 
 def test_generated_weights_are_in_no_state_dict_and_no_optimiser(puppet):
