@@ -86,9 +86,15 @@ class _Reuse(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        parameters = ctx.saved_tensors
+        # Those of the forward pass: torch.func.functional_call has put others back by now.
+        parameters = [p.detach().requires_grad_(p.requires_grad) for p in ctx.saved_tensors]
+        names = [name for name, _ in ctx.puppeteer.named_parameters()]
         with torch.enable_grad():
-            weights = tuple(ctx.puppeteer().values())
+            made = torch.func.functional_call(
+                ctx.puppeteer, dict(zip(names, parameters, strict=True)), ()
+            )
         wanted = [p for p in parameters if p.requires_grad]
-        found = iter(torch.autograd.grad(weights, wanted, gradients, allow_unused=True))
+        found = iter(
+            torch.autograd.grad(tuple(made.values()), wanted, gradients, allow_unused=True)
+        )
         return None, None, *(next(found) if p.requires_grad else None for p in parameters)

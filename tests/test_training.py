@@ -122,8 +122,10 @@ def test_generation_computed_anew_in_backward(recomputing, monkeypatch):
     close(found, backward(puppet, images))
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("recompute", [False, True])
-def test_functional_call_gradients(puppet, recompute, request):
+def test_functional_call_gradients(puppet, recompute, training, request):
+    puppet.train(training)
     if recompute:
         request.getfixturevalue("recomputing")
     doubled = {name: 2 * p.detach() for name, p in puppet.named_parameters()}
