@@ -84,7 +84,14 @@ Ratio = Annotated[
     float | None,
     typer.Option(help="How many times smaller than the original's file; without it, full states."),
 ]
-Classes = Annotated[int | None, typer.Option(help="Classes of the model's head.")]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(help="Pattern of layers that may be generated, such as 'layer4'; repeatable."),
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option(help="Pattern of layers that are stored; repeatable.")
+]
+Classes = Annotated[int | None, typer.Option(min=1, help="Classes of the model's head.")]
 Paper = Annotated[bool, typer.Option("--paper", help="The paper to the letter, for comparison.")]
 DataName = Annotated[Dataset, typer.Option("--data", help="Data set.")]
 DataDir = Annotated[
@@ -118,12 +125,20 @@ def report(
     model: ModelName,
     ratio: Ratio = None,
     num_classes: Classes = None,
+    include: Include = None,
+    exclude: Exclude = None,
     paper: Paper = False,
     sites: Annotated[bool, typer.Option("--sites", help="One line a convolution too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
     """What puppetizing a model would gain, without training: bytes, parameters, MACs."""
-    puppet = puppetize(_create(model, num_classes), _config(paper), ratio=ratio)
+    puppet = puppetize(
+        _create(model, num_classes),
+        _config(paper),
+        ratio=ratio,
+        include=include,
+        exclude=exclude,
+    )
     result = puppet.report()
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
@@ -141,6 +156,8 @@ def finetune(
     data_name: DataName,
     data_dir: DataDir = None,
     ratio: Ratio = None,
+    include: Include = None,
+    exclude: Exclude = None,
     paper: Paper = False,
     weights: Annotated[
         Path | None,
@@ -189,7 +206,7 @@ def finetune(
     if weights is not None:
         _load_weights(original, weights)
     trained = pretrained or weights is not None
-    puppet = puppetize(original, _config(paper), ratio=ratio)
+    puppet = puppetize(original, _config(paper), ratio=ratio, include=include, exclude=exclude)
     puppet.data_config = config
     print(puppet.report())
     run_finetune(
@@ -245,11 +262,10 @@ def bake(
     ] = None,
 ) -> None:
     """Turn a saved puppet into an ordinary model: a state dict for the zoo's model, or ONNX."""
+    if file_format is None:
+        file_format = _format_of(output)
     puppet = Puppet.from_pretrained(saved)
     baked = puppet.bake().eval()
-    if file_format is None:
-        onnx = output.suffix == ".onnx"
-        file_format = BakeFormat.ONNX if onnx else BakeFormat.SAFETENSORS
     if file_format is BakeFormat.ONNX:
         write_onnx(baked, puppet.data_config.input_size, output)
     else:
@@ -349,6 +365,15 @@ def _create(name: str, num_classes: int | None, **kwargs: Any) -> nn.Module:
     if num_classes is not None:
         kwargs["num_classes"] = num_classes
     return zoo_adapters.create(name, **kwargs)
+
+
+def _format_of(output: Path) -> BakeFormat:
+    known = {f".{each.value}": each for each in BakeFormat}
+    if output.suffix not in known:
+        raise PuppetizeError(
+            f"--output {output}: its name ends in none of {', '.join(known)}, so say --format"
+        )
+    return known[output.suffix]
 
 
 def _config(paper: bool) -> PuppetConfig:

@@ -15,9 +15,11 @@ from typing_extensions import Self
 from puppetize import attach
 from puppetize.cache import WeightCache, laid_out
 from puppetize.config import PuppetConfig
+from puppetize.errors import PuppetizeError
 from puppetize.plan import Plan
 from puppetize.puppeteer import Puppeteer, transforming
 from puppetize.turns import Turns
+from puppetize.walk import Walk
 from zoo_adapters import DataConfig, ModelSource
 
 _PREFIX = "network."
@@ -60,6 +62,7 @@ class PuppetModule(nn.Module):
         self.network = network
         self._cache = WeightCache()
         self._turns = Turns()
+        self.walked: Walk | None = None  # by puppetize(); a loaded puppet is walked on demand
         self._channels_last = False
         # Starts never change, so DistributedDataParallel need not send them round.
         starts = [name for name, _ in self.named_buffers() if name.startswith("puppeteer.")]
@@ -134,6 +137,19 @@ class PuppetModule(nn.Module):
             self._cache.clear()
         attach.free(self.network, self.plan)
         return super().train(mode)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As in ``nn.Module``; a state dict of the original is refused, strict or not."""
+        own = self.state_dict()
+        if state_dict and not any(name in own for name in state_dict):
+            raise PuppetizeError(
+                f"none of the {len(state_dict)} tensors belongs to this Puppet of a "
+                f"{type(self.network).__name__} (the first is {next(iter(state_dict))!r}, ours are "
+                f"called {next(iter(own))!r} ...); load weights into the original and puppetize it"
+            )
+        return super().load_state_dict(state_dict, strict, assign)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._cache.clear()

@@ -41,7 +41,8 @@ def differences(rebuilt: nn.Module, model: nn.Module) -> Iterator[str]:
         pairs = (("setting", _plain(a), _plain(b)), ("shape", _shapes(a), _shapes(b)))
         for kind, xs, ys in pairs:
             for key in xs.keys() & ys.keys():
-                if xs[key] != ys[key]:
+                # None in a fresh model: filled by its first forward pass (torchvision's RoI pools).
+                if xs[key] is not None and xs[key] != ys[key]:
                     yield f"has {kind} {key}={xs[key]} where the model has {ys[key]} at {where!r}"
 
 
