@@ -30,11 +30,11 @@ NEVER_EXECUTED: dict[str, tuple[str, ...]] = {}
 
 # One architecture of each kind that walks have gone wrong on, and of the large families.
 SPREAD = """
-timm/resnet18 timm/resnest14d timm/skresnet18 timm/densenet121 timm/dpn68 timm/vgg11_bn
+timm/resnet18 timm/resnest14d timm/skresnet18 timm/densenet121 timm/vgg11_bn
 timm/nf_resnet26 timm/dm_nfnet_f0 timm/resnetv2_50x1_bit timm/tresnet_m timm/regnety_002
 timm/ghostnet_100 timm/hrnet_w18_small timm/dla34 timm/xception41 timm/inception_v3
-timm/inception_resnet_v2 timm/nasnetalarge timm/selecsls42 timm/cs3darknet_focus_s
-timm/tf_efficientnet_b0 timm/tf_mixnet_s timm/mobilenetv3_small_100 timm/mobilenetv5_base
+timm/selecsls42 timm/cs3darknet_focus_s
+timm/tf_efficientnet_b0 timm/tf_mixnet_s timm/mobilenetv3_small_100
 timm/mobileone_s0 timm/repvgg_a0 timm/fastvit_t8 timm/repvit_m1 timm/rexnet_100
 timm/convnext_atto timm/convmixer_768_32 timm/inception_next_atto timm/starnet_s050
 timm/halonet26t timm/botnet26t_256 timm/lambda_resnet26t timm/coatnet_pico_rw_224
@@ -45,9 +45,9 @@ timm/mixer_s16_224 timm/naflexvit_base_patch16_gap
 torchvision/alexnet torchvision/googlenet torchvision/inception_v3
 torchvision/quantized_inception_v3 torchvision/quantized_googlenet torchvision/squeezenet1_1
 torchvision/regnet_y_400mf torchvision/efficientnet_v2_s torchvision/vit_b_32
-torchvision/swin_v2_t torchvision/mvit_v2_s torchvision/r3d_18 torchvision/raft_small
+torchvision/mvit_v2_s torchvision/r3d_18 torchvision/raft_small
 torchvision/deeplabv3_mobilenet_v3_large torchvision/fcn_resnet50
-torchvision/fasterrcnn_mobilenet_v3_large_320_fpn torchvision/maskrcnn_resnet50_fpn
+torchvision/fasterrcnn_mobilenet_v3_large_320_fpn
 torchvision/retinanet_resnet50_fpn torchvision/fcos_resnet50_fpn torchvision/ssd300_vgg16
 torchvision/ssdlite320_mobilenet_v3_large
 """.split()  # noqa: SIM905
