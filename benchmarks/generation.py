@@ -12,7 +12,8 @@ One fresh process a network measures
   without gradients), turn by turn. Seconds are CPU time of the process at one thread, which is the
   wall time of a core of one's own; `load` is the machine's, since other work slows it, too.
 - `backward_peak_over_model_bytes`: the same for generation with gradients and its backward pass,
-  less what was resident before it: the weights and their gradients count 2 in it.
+  less what was resident before it: the weights and their gradients count 2 in it. Both columns of
+  the backward pass are empty where the machine had too little memory for it.
 
 Memory is what the operating system sees: what the allocator keeps for later is in it.
 GMACs are of generation as `generation_macs` has them, of the network as torch counts convolutions
@@ -84,6 +85,8 @@ COLUMNS = (
 VERSIONS = " ".join(f"{name}={version(name)}" for name in ("puppetize", "torch", "timm"))
 REPEATS = 5
 ENOUGH_SECONDS = 60.0
+# Times the model's bytes that must be free: to start, and for the backward pass of large networks.
+NEEDS, BACKWARD_NEEDS = 3.5, 7.0
 
 
 def main() -> None:
@@ -101,7 +104,7 @@ def main() -> None:
         rows = read()
         if not options.force and rows.get(case, {}).get("versions") == VERSIONS:
             continue
-        needed, free = 4 * size(timm_on_meta(case.partition(":")[0])), available()
+        needed, free = NEEDS * size(timm_on_meta(case.partition(":")[0])), available()
         if free < needed:
             print(f"{case}: needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free: left out")
             continue
@@ -136,6 +139,8 @@ def measure(case: str) -> dict[str, Any]:
         with torch.no_grad():
             seconds["generate"].append(timed(puppet.puppeteer)[0])
             seconds["forward8"].append(timed(lambda: model(images))[0])
+        if available() < BACKWARD_NEEDS * size(model):
+            break
         before = memory("VmRSS")
         reset_peak()
         weights = list(puppet.puppeteer().values())
@@ -146,7 +151,7 @@ def measure(case: str) -> dict[str, Any]:
         del weights, gradients
         if time.process_time() - first > ENOUGH_SECONDS:
             break
-    medians = {key: statistics.median(values) for key, values in seconds.items()}
+    medians = {key: statistics.median(values) for key, values in seconds.items() if values}
     generation_gmacs = generation_macs(puppet.plan, puppet.config) / 1e9
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         timm_on_meta(name)(images.to("meta"))
@@ -156,9 +161,9 @@ def measure(case: str) -> dict[str, Any]:
         "ratio": ratio or "none",
         "peak_over_model_bytes": peak / size(model),
         "puppetize_s": puppetize_s,
-        **{f"{key}_s": value for key, value in medians.items()},
+        **{f"{key}_s": medians.get(key, "") for key in seconds},
         "generate_over_forward8": medians["generate"] / medians["forward8"],
-        "backward_peak_over_model_bytes": backward_peak / size(model),
+        "backward_peak_over_model_bytes": backward_peak / size(model) if backward_peak else "",
         "model_bytes": size(model),
         "generation_gmacs": generation_gmacs,
         "forward8_gmacs": forward8_gmacs,
