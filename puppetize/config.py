@@ -14,11 +14,13 @@ CONFIG_VERSION = 1
 
 Start = Literal["seeded", "constant"]
 Sharing = Literal["kernel", "all"]
+Dynamics = Literal["driven", "free"]
 DerivativeKind = Literal["normalised", "paper"]
 
 _CHOICES = {
     "start": ("seeded", "constant"),
     "sharing": ("kernel", "all"),
+    "dynamics": ("driven", "free"),
     "derivative": ("normalised", "paper"),
 }
 
@@ -33,9 +35,12 @@ class PuppetConfig:
         seed: key of the seeded start; any integer from 0 to 2**64 - 1.
         sharing: which sites share one state. ``"kernel"``: those with the same kernel size.
             ``"all"``: every site (paper, section 3.3).
-        derivative: right-hand side of the ODE. ``"normalised"``: depthwise, pointwise, norm, tanh,
-            without the biases that a norm cancels. ``"paper"``: biases, and a norm after both
-            convolutions (the count of the paper's Table 5).
+        dynamics: ``"driven"``: ``dh/dt = g(h + xi(t)) - h``, where ``xi(t)`` are windows of the
+            seeded start that move from step to step, so that states of many steps do not fall
+            into line with each other. ``"free"``: ``dh/dt = g(h)`` (paper, Eq. 6).
+        derivative: ``g``. ``"normalised"``: depthwise, pointwise, norm, tanh, without the biases
+            that a norm cancels. ``"paper"``: biases, and a norm after both convolutions (the count
+            of the paper's Table 5).
         step_size: Euler step ``dt`` (paper, Eq. 7).
         width: most channels that the derivative mixes; sites with more are tiled from several
             states. None: the maximum over the sites.
@@ -54,6 +59,7 @@ class PuppetConfig:
     start: Start = "seeded"
     seed: int = 0
     sharing: Sharing = "kernel"
+    dynamics: Dynamics = "driven"
     derivative: DerivativeKind = "normalised"
     step_size: float = 1.0
     width: int | None = 512
@@ -90,6 +96,11 @@ class PuppetConfig:
             self._refuse("step_size", "a positive number")
         if not self.min_saving >= 0:
             self._refuse("min_saving", "zero or more")
+        if self.dynamics == "driven" and self.start == "constant":
+            raise PuppetizeError(
+                "PuppetConfig: the windows of a constant start do not differ, so they cannot drive "
+                "the ODE; set dynamics='free', or start='seeded'"
+            )
         if not self.tiling and (self.width is not None or self.height is not None):
             raise PuppetizeError(
                 "PuppetConfig: without tiling a state must be as large as its largest site; set "
@@ -112,6 +123,7 @@ class PuppetConfig:
         return PuppetConfig(
             start="constant",
             sharing="all",
+            dynamics="free",
             derivative="paper",
             width=None,
             height=None,

@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from puppetize import adapter, derivative, start
 from puppetize.config import PuppetConfig
-from puppetize.ode import Derivative, euler
+from puppetize.ode import Derivative, euler, relax
 from puppetize.plan import Group, Plan
 
 # Complexity of every image, until the input decides (paper, Eq. 9 and 11).
@@ -74,11 +74,24 @@ class Trajectory(nn.Module):
         self.register_buffer("start", self._start(), persistent=False)
 
     def _start(self) -> Tensor:
+        shape: tuple[int, ...] = self.group.state
+        if self._driven:
+            shape = start.field_shape(shape)
         if torch.get_default_device().type == "meta":
-            return torch.empty(self.group.state)
+            return torch.empty(shape)
         if self.config.start == "constant":
-            return start.constant(self.group.state, _COMPLEXITY)
-        return start.seeded(self.group.state, self.config.seed, self.stream)
+            numbers = start.constant(shape, _COMPLEXITY)
+        else:
+            numbers = start.seeded(shape, self.config.seed, self.stream)
+        return numbers.contiguous(memory_format=torch.channels_last)
+
+    @property
+    def _driven(self) -> bool:
+        return self.config.dynamics == "driven"
+
+    @property
+    def _integrate(self) -> Callable[[Iterable[Derivative], Tensor, float], Iterator[Tensor]]:
+        return relax if self._driven else euler
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self.start
@@ -94,12 +107,20 @@ class Trajectory(nn.Module):
         if self._recomputes():
             return self._recomputed()
         # No name for the first state, so that it does not outlive the first step.
-        states = euler(self._steps(self.derivatives), self._first_state(), self.config.step_size)
+        states = self._integrate(
+            self._steps(self.derivatives), self._first_state(), self.config.step_size
+        )
         return self._weights(range(len(self.group.sites)), states, self.gains)
 
+    def _numbers(self) -> Tensor:
+        """The start in the precision of the states."""
+        return self.start.to(torch.promote_types(next(self.parameters()).dtype, torch.float32))
+
     def _first_state(self) -> Tensor:
-        dtype = torch.promote_types(next(self.parameters()).dtype, torch.float32)
-        return self.start.to(dtype).contiguous(memory_format=torch.channels_last)
+        first = self._numbers()
+        if self._driven:
+            first = start.window(first, self.group.state, 0)
+        return first.contiguous(memory_format=torch.channels_last)
 
     def _recomputes(self) -> bool:
         """Whether the backward pass is to compute states anew instead of keeping all of them."""
@@ -138,7 +159,7 @@ class Trajectory(nn.Module):
         def run(numbers: range, state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             first, last = self.group.sites[numbers[0]], self.group.sites[numbers[-1]]
             piece = steps[first.first_step - 1 : last.first_step - 1 + last.steps]
-            states = list(euler(piece, state, self.config.step_size))
+            states = list(self._integrate(piece, state, self.config.step_size))
             return states[-1], self._weights(numbers, iter(states), gains)
 
         state = self._first_state()
@@ -151,9 +172,14 @@ class Trajectory(nn.Module):
         return weights
 
     def _steps(self, derivatives: Iterable[Derivative]) -> Iterator[Derivative]:
-        for module, steps in zip(derivatives, self.group.derivatives, strict=True):
-            for _ in range(steps):
-                yield module
+        runs = zip(derivatives, self.group.derivatives, strict=True)
+        modules = (module for module, steps in runs for _ in range(steps))
+        if not self._driven:
+            yield from modules
+            return
+        numbers = self._numbers()
+        for step, module in enumerate(modules, start=1):
+            yield functools.partial(_target, module, start.window(numbers, self.group.state, step))
 
     def _weights(
         self, numbers: range, states: Iterator[Tensor], gains: Tensor | None
@@ -169,6 +195,10 @@ class Trajectory(nn.Module):
                 weight = adapter.rescale(weight, gain, in_place=not torch.is_grad_enabled())
             weights[site.name] = weight.to(dtype)
         return weights
+
+
+def _target(derivative: Derivative, drive: Tensor, state: Tensor) -> Tensor:
+    return derivative(state + drive)
 
 
 def transforming() -> bool:

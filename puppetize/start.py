@@ -19,6 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Offsets along the two channel axes advance by these shares of their range (the plastic number's
+# powers, which spread points evenly over a plane).
+_RATIOS = (0.7548776662466927, 0.5698402909980532)
+# Windows move within one part in this many of the state's size.
+_SLACK = 4
 _LANES = 4
 _LANE_BITS = 16
 _LANE_MAX = 2**_LANE_BITS - 1
@@ -56,3 +61,32 @@ def seeded(shape: Sequence[int], seed: int, stream: int) -> Tensor:
 def constant(shape: Sequence[int], value: float) -> Tensor:
     """One repeated value (paper, Eq. 11)."""
     return torch.full(tuple(shape), value)
+
+
+def field_shape(state: Sequence[int]) -> tuple[int, ...]:
+    """Shape of the numbers in which windows of the state's shape move: a quarter more channels."""
+    return (*(size + _slack(size) for size in state[:2]), *state[2:])
+
+
+def window(field: Tensor, state: Sequence[int], step: int) -> Tensor:
+    """The part of ``field`` that drives Euler step ``step``; a view.
+
+    Along each channel axis its offset is ``step * stride`` modulo the number of offsets, where the
+    stride is coprime with that number, so that every offset is used before one is used again.
+
+    Args:
+        field: numbers of shape ``field_shape(state)``.
+        state: shape of the state.
+        step: from 0, whose window begins at the first number.
+    """
+    for axis, ratio in enumerate(_RATIOS):
+        offsets = _slack(state[axis]) + 1
+        stride = round(offsets * ratio)
+        while math.gcd(stride, offsets) != 1:
+            stride += 1
+        field = field.narrow(axis, step * stride % offsets, state[axis])
+    return field
+
+
+def _slack(size: int) -> int:
+    return -(-size // _SLACK)

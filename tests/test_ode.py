@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchdiffeq import odeint
 
-from puppetize.ode import euler
+from puppetize.ode import euler, relax
 
 MATRIX = torch.tensor([[-0.5, 1.0], [-1.0, -0.25]], dtype=torch.float64)
 START = torch.tensor([1.0, 2.0], dtype=torch.float64)
@@ -53,3 +53,22 @@ def test_torchdiffeq_agrees():
     expected = odeint(lambda t, y: pendulum(y), START, times, method="euler")
     found = torch.stack(list(euler(itertools.repeat(pendulum, 20), START, 0.1)))
     torch.testing.assert_close(found, expected[1:])
+
+
+def test_relaxation_has_a_closed_form():
+    # dh/dt = c - h by Euler: the distance to c shrinks by 1 - dt in each step.
+    goal = torch.tensor([3.0, -1.0], dtype=torch.float64)
+    states = list(relax(itertools.repeat(lambda state: goal, 10), START, 0.25))
+    for number, state in enumerate(states, start=1):
+        torch.testing.assert_close(state, goal + 0.75**number * (START - goal))
+
+
+def test_relaxation_is_euler_of_its_ode():
+    expected = euler(itertools.repeat(lambda state: linear(state) - state, 10), START, 0.3)
+    for found, state in zip(relax([linear] * 10, START, 0.3), expected, strict=True):
+        torch.testing.assert_close(found, state)
+
+
+def test_relaxation_with_a_whole_step_reaches_its_target():
+    (reached,) = relax([linear], START, 1.0)
+    assert torch.equal(reached, linear(START))

@@ -155,14 +155,29 @@ def test_rescaling_sets_the_variance():
     assert torch.equal(rescale(torch.zeros(2, 2, 1, 1), torch.tensor(1.0)), torch.zeros(2, 2, 1, 1))
 
 
-def test_weights_by_hand():
+@pytest.mark.parametrize("step_size", [0.5, 1.0])
+@pytest.mark.parametrize("dynamics", ["free", "driven"])
+def test_weights_by_hand(dynamics, step_size):
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 10, 3), nn.Conv2d(10, 4, 3))
-    puppet = puppetize(network, PuppetConfig(width=4, height=6, min_saving=0.0, step_size=0.5))
+    config = PuppetConfig(width=4, height=6, min_saving=0.0, dynamics=dynamics, step_size=step_size)
+    puppet = puppetize(network, config)
     (group,) = puppet.plan.groups
     (ode,) = puppet.puppeteer.groups
     assert [site.grid for site in group.sites] == [(2, 1), (2, 2), (2, 1)]
     (derivative,) = ode.derivatives
-    h = list(euler([derivative] * 8, ode.start, 0.5))
+    if dynamics == "free":
+        assert ode.start.shape == group.state == (6, 4, 3, 3)
+        h = list(euler([derivative] * 8, ode.start, step_size))
+    else:
+        field, h = ode.start, []
+        assert field.shape == (8, 5, 3, 3)
+        state = field[:6, :4]
+        for step in range(1, 9):
+            # Three offsets in steps of 2, two in steps of 1.
+            rows, columns = 2 * step % 3, step % 2
+            drive = field[rows : rows + 6, columns : columns + 4]
+            state = state + step_size * (derivative(state + drive) - state)
+            h.append(state)
     second = torch.cat(
         [
             torch.cat([pool(h[2], (5, 4, 3, 3)), pool(h[3], (5, 4, 3, 3))], 1),

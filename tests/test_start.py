@@ -88,3 +88,29 @@ def test_the_global_generator_is_left_alone():
     torch.manual_seed(0)
     start.seeded((4, 4), 0, 0)
     assert torch.equal(torch.rand(3), expected_next)
+
+
+@pytest.mark.parametrize("state", [(64, 64, 3, 3), (512, 4, 1, 1), (100, 33, 5, 5), (1, 1, 3, 3)])
+def test_windows_move_inside_their_field(state):
+    shape = start.field_shape(state)
+    assert shape == (*(n + math.ceil(n / 4) for n in state[:2]), *state[2:])
+    places = torch.arange(math.prod(shape)).reshape(shape)
+    corners = []
+    for step in range(40):
+        window = start.window(places, state, step)
+        assert window.shape == state
+        corner = int(window[0, 0, 0, 0])
+        corners.append(divmod(corner // math.prod(state[2:]), shape[1]))
+    assert corners[0] == (0, 0)
+    for axis in (0, 1):
+        offsets = math.ceil(state[axis] / 4) + 1
+        moves = [corner[axis] for corner in corners]
+        assert len(set(moves[:offsets])) == min(offsets, 40)  # each before one comes again
+
+
+def test_windows_are_the_same_for_ever():
+    field = torch.arange(80 * 80).reshape(80, 80, 1, 1)
+    corners = [
+        divmod(int(start.window(field, (64, 64, 1, 1), t)[0, 0, 0, 0]), 80) for t in range(5)
+    ]
+    assert corners == [(0, 0), (13, 10), (9, 3), (5, 13), (1, 6)]

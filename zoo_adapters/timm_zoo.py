@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from timm.layers import (
     get_notrace_functions,
     get_notrace_modules,
 )
+from timm.models import FeatureInfo
 from torch import nn
 
 from zoo_adapters.plain import PlainAdapter, in_channels
@@ -47,9 +49,10 @@ class TimmAdapter(PlainAdapter):
         channels = _channels(model)
         if channels != _config(model).get("input_size", (channels,))[0]:
             kwargs["in_chans"] = channels
-        yield ModelSource("timm", name, kwargs)
-        settings = _settings(model)
-        if settings:
+        info = getattr(model, "feature_info", None)
+        if isinstance(info, FeatureInfo) and classes is None:
+            kwargs |= {"features_only": True, "out_indices": info.out_indices}
+        for settings in _settings(model):
             yield ModelSource("timm", name, {**kwargs, **settings})
 
     def data_config(self, model: nn.Module) -> DataConfig:
@@ -80,28 +83,43 @@ def _config(model: nn.Module) -> dict[str, Any]:
     return getattr(model, "pretrained_cfg", None) or {}
 
 
-def _settings(model: nn.Module) -> dict[str, Any]:
-    """Arguments of ``create_model`` that leave traces in a model, where they may be no default."""
-    found: dict[str, Any] = {}
-    paths = [m.drop_prob for m in model.modules() if isinstance(m, DropPath)]
-    pools = [m.pool_type for m in model.modules() if isinstance(m, SelectAdaptivePool2d)]
-    if pools:
-        found["global_pool"] = pools[-1]
-    if getattr(model, "drop_rate", 0):
-        found["drop_rate"] = model.drop_rate
+def _settings(model: nn.Module) -> Iterator[dict[str, Any]]:
+    """Arguments of ``create_model`` that leave traces in a model, fewest first.
+
+    A trace may come from a default of the architecture, so each subset is a candidate.
+    """
+    found: dict[str, list[Any]] = {}
+    modules: list[Any] = list(model.modules())
+    paths = [m.drop_prob for m in modules if isinstance(m, DropPath) and m.drop_prob]
+    rates = [m.drop_rate for m in modules if isinstance(getattr(m, "drop_rate", None), float)]
+    rates += [m.p for m in modules if isinstance(m, nn.Dropout)]
+    pools = [m.pool_type for m in modules if isinstance(m, SelectAdaptivePool2d)]
+    pools += [m.global_pool for m in modules if isinstance(getattr(m, "global_pool", None), str)]
+    dilations = {max(m.dilation) for m in modules if isinstance(m, nn.Conv2d)}
+    if any(rates):
+        found["drop_rate"] = [max(rates)]
     if paths:
-        found["drop_path_rate"] = max(paths)  # it grows to the rate with depth
-    return found
+        # It grows with depth, to the rate itself or to one step short of it.
+        found["drop_path_rate"] = [max(paths), round(max(paths) * (1 + 1 / len(paths)), 9)]
+    if pools:
+        found["global_pool"] = [pools[-1]]
+    if dilations - {1}:
+        found["output_stride"] = [8 if 4 in dilations else 16]
+    for size in range(len(found) + 1):
+        for keys in itertools.combinations(found, size):
+            for values in itertools.product(*(found[key] for key in keys)):
+                yield dict(zip(keys, values, strict=True))
 
 
 def _channels(model: nn.Module) -> int:
     """Of the images: what the first convolution sees, unless a stem folds space into channels."""
-    first = _config(model).get("first_conv")
+    first = _config(model).get("first_conv") or ()
+    firsts = (first,) if isinstance(first, str) else tuple(first)
     folded = 1
     for name, module in model.named_modules():
         if isinstance(module, SpaceToDepth):
             folded = module.bs**2
-        if name == first and isinstance(module, nn.Conv2d):
+        if name in firsts and isinstance(module, nn.Conv2d):
             return module.in_channels // folded
     declared = _config(model).get("input_size")
     return declared[0] if declared else in_channels(model)

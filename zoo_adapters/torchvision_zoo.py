@@ -22,6 +22,9 @@ from zoo_adapters.protocol import DataConfig, ModelSource
 
 # Children of a root module that hold the layers which give the logits.
 _HEADS = ("fc", "classifier", "head", "heads", "aux_classifier")
+_DETECTORS = (GeneralizedRCNN, RetinaNet, FCOS, SSD)
+# Attributes of heads: of RetinaNet and FCOS, and of SSD.
+_CLASSES_OF_DETECTORS = ("num_classes", "num_columns")
 _INCEPTION_SIZE = 299
 _RAFT_SIZE = (128, 128)
 _DETECTION_SIDE = 800
@@ -50,7 +53,7 @@ class TorchvisionAdapter(PlainAdapter):
         return type(model).__module__.startswith("torchvision.")
 
     def candidates(self, model: nn.Module) -> Iterator[ModelSource]:
-        home = type(model).__module__
+        home, detector = type(model).__module__, isinstance(model, _DETECTORS)
         kwargs: dict[str, Any] = {}
         classes = self._num_classes(model)
         if classes is not None:
@@ -58,7 +61,8 @@ class TorchvisionAdapter(PlainAdapter):
         if hasattr(model, "aux_logits"):
             kwargs["aux_logits"] = model.aux_logits
         for name in torchvision.models.list_models():
-            if torchvision.models.get_model_builder(name).__module__ == home:
+            built_by = torchvision.models.get_model_builder(name).__module__
+            if built_by == home or (detector and ".detection." in built_by):
                 yield ModelSource("torchvision", name, kwargs)
 
     def data_config(self, model: nn.Module) -> DataConfig:
@@ -71,15 +75,22 @@ class TorchvisionAdapter(PlainAdapter):
         if isinstance(model, RAFT):
             frames = torch.empty(2, 3, *_RAFT_SIZE, device="meta")
             return frames, frames
-        if isinstance(model, (GeneralizedRCNN, RetinaNet, FCOS, SSD)):
+        if isinstance(model, _DETECTORS):
             return _detection_inputs(next(model.parameters()).dtype)
         return None
 
     def classifier(self, model: nn.Module) -> tuple[str, ...]:
+        if isinstance(model, _DETECTORS):
+            return tuple(_logits_of_detector(model))
         last = (_last_layer(model, head) for head in _HEADS)
         return tuple(name for name in last if name is not None)
 
     def _num_classes(self, model: nn.Module) -> int | None:
+        if isinstance(model, _DETECTORS):
+            for module in model.modules():
+                for attribute in _CLASSES_OF_DETECTORS:
+                    if hasattr(module, attribute):
+                        return getattr(module, attribute)
         for name in self.classifier(model):
             layer = model.get_submodule(name)
             return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels  # type: ignore[return-value]
@@ -118,5 +129,14 @@ def _last_layer(model: nn.Module, head: str) -> str | None:
     child = getattr(model, head, None)
     if not isinstance(child, nn.Module):
         return None
-    layers = [n for n, m in child.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    kinds = (nn.Linear, nn.Conv2d, nn.Conv3d)
+    layers = [n for n, m in child.named_modules() if isinstance(m, kinds)]
     return f"{head}.{layers[-1]}".rstrip(".") if layers else None
+
+
+def _logits_of_detector(model: nn.Module) -> Iterator[str]:
+    """The layers that tell classes, boxes being told by others."""
+    for name, module in model.named_modules():
+        of_ssd = "classification_head.module_list." in name and isinstance(module, nn.Conv2d)
+        if of_ssd or name.endswith(("classification_head.cls_logits", "box_predictor.cls_score")):
+            yield name
