@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from puppetize.errors import PuppetizeError
-from puppetize.placeholder import Placeholder
+from puppetize.placeholder import Left, Placeholder
 from puppetize.plan import Kept, Plan, Site
 from puppetize.twin import tensors_of
 
@@ -28,14 +28,14 @@ def strip(network: nn.Module, plan: Plan) -> nn.Module:
         for conv in convs(network, site):
             memo[id(conv.weight)] = _stand_in(conv.weight, site)
     stripped = copy.deepcopy(network, memo)
-    clear(stripped, plan)
+    clear(stripped, plan, Left())
     return stripped
 
 
 def _stand_in(weight: object, site: Site) -> object:
     if isinstance(weight, nn.Parameter):
         return nn.Parameter(torch.empty(site.shape, device="meta"))
-    return Placeholder(site.name, site.shape)
+    return Placeholder(site.name, site.shape, Left())
 
 
 def convs(network: nn.Module, site: Site) -> Iterator[nn.Conv2d]:
@@ -81,25 +81,23 @@ def put(network: nn.Module, plan: Plan, weights: Mapping[str, Tensor]) -> None:
             conv.weight = weights[site.name]
 
 
-def clear(network: nn.Module, plan: Plan, weights: Mapping[str, Tensor] | None = None) -> None:
-    """Put placeholders where generated weights may be.
-
-    Where gradients flow through the last call's ``weights``, each leaves behind a detached alias
-    that shares its memory: activation checkpointing runs layers once more in the backward pass.
-    """
+def clear(network: nn.Module, plan: Plan, left: Left) -> None:
+    """Put placeholders where generated weights may be; they find what a call leaves in ``left``."""
     for site in plan.sites:
-        left = None if weights is None else _leave(weights[site.name])
         for conv in convs(network, site):
             conv._parameters.pop("weight", None)
             conv.__dict__["weight"] = Placeholder(site.name, site.shape, left)
 
 
-def free(network: nn.Module, plan: Plan) -> None:
-    """Drop what the last call left behind."""
-    for site in plan.sites:
-        for conv in convs(network, site):
-            if isinstance(conv.weight, Placeholder):
-                conv.weight.left = None
+def leave(weights: Mapping[str, Tensor], left: Left) -> None:
+    """Keep ``weights`` through which gradients flow, as detached aliases that share their memory.
+
+    Activation checkpointing runs layers once more in the backward pass.
+    """
+    for name, weight in weights.items():
+        if weight.requires_grad:
+            left[name] = weight.detach().requires_grad_()
+            left[name].register_hook(_refuse_gradient)
 
 
 def write(network: nn.Module, plan: Plan, weights: Mapping[str, Tensor]) -> None:
@@ -111,14 +109,6 @@ def write(network: nn.Module, plan: Plan, weights: Mapping[str, Tensor]) -> None
             others = dict(conv._parameters)
             conv._parameters.clear()
             conv._parameters.update({"weight": parameter, **others})
-
-
-def _leave(weight: Tensor) -> Tensor | None:
-    if not weight.requires_grad:
-        return None
-    left = weight.detach().requires_grad_()
-    left.register_hook(_refuse_gradient)
-    return left
 
 
 def _refuse_gradient(gradient: Tensor) -> None:

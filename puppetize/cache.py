@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from puppetize.puppeteer import Puppeteer
 
@@ -85,6 +86,7 @@ class _Reuse(torch.autograd.Function):
         return tuple(weight.view_as(weight) for weight in weights)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         # Those of the forward pass: torch.func.functional_call has put others back by now.
         parameters = [p.detach().requires_grad_(p.requires_grad) for p in ctx.saved_tensors]

@@ -60,7 +60,7 @@ def graph_module(puppet: PuppetModule) -> fx.GraphModule:
             f"{error}); the puppet itself works without a graph"
         ) from error
     finally:
-        attach.clear(network, plan)
+        attach.clear(network, plan, puppet._left)
     root = nn.Module()
     root.puppeteer = puppet.puppeteer
     root.network = traced

@@ -16,6 +16,7 @@ from puppetize import attach
 from puppetize.cache import WeightCache, laid_out
 from puppetize.config import PuppetConfig
 from puppetize.errors import PuppetizeError
+from puppetize.placeholder import Left
 from puppetize.plan import Plan
 from puppetize.puppeteer import Puppeteer, transforming
 from puppetize.turns import Turns
@@ -62,6 +63,8 @@ class PuppetModule(nn.Module):
         self.network = network
         self._cache = WeightCache()
         self._turns = Turns()
+        self._left = Left()
+        attach.clear(network, plan, self._left)
         self.walked: Walk | None = None  # by puppetize(); a loaded puppet is walked on demand
         self._channels_last = False
         # Starts never change, so DistributedDataParallel need not send them round.
@@ -78,8 +81,12 @@ class PuppetModule(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """Every generated weight by the name of its ``Conv2d``.
 
-        Gradients flow to the puppeteer where they are enabled.
+        Gradients flow to the puppeteer where they are enabled. In evaluation mode these are the
+        tensors that forward passes use: copy before writing to them.
         """
+        return dict(self._weights())
+
+    def _weights(self) -> dict[str, Tensor]:
         if self.training or transforming():
             return laid_out(self.puppeteer(), self._layout)
         return self._cache.get(self.puppeteer, self._layout)
@@ -92,23 +99,25 @@ class PuppetModule(nn.Module):
     def _attached(self) -> Iterator[None]:
         if torch.compiler.is_compiling():
             before = [(conv, conv.weight) for conv in self._convs()]
-            attach.put(self.network, self.plan, self.weights())
+            attach.put(self.network, self.plan, self._weights())
             try:
                 yield
             finally:
                 for conv, weight in before:
                     conv.weight = weight
             return
-        # What an earlier call left behind is freed before new weights are made.
-        attach.free(self.network, self.plan)
-        with self._turns.take(self.weights(), self._put, self._remove):
+        if torch.is_grad_enabled():
+            self._left.clear()  # of an earlier call, before new weights are made
+        with self._turns.take(self._weights(), self._put, self._remove):
             yield
 
     def _put(self, weights: Mapping[str, Tensor]) -> None:
         attach.put(self.network, self.plan, weights)
 
     def _remove(self, weights: Mapping[str, Tensor]) -> None:
-        attach.clear(self.network, self.plan, None if transforming() else weights)
+        if not transforming():
+            attach.leave(weights, self._left)
+        attach.clear(self.network, self.plan, self._left)
 
     def _convs(self) -> Iterator[nn.Conv2d]:
         return (conv for site in self.plan.sites for conv in attach.convs(self.network, site))
@@ -135,7 +144,6 @@ class PuppetModule(nn.Module):
         """As in ``nn.Module``; also forgets generated weights when training starts."""
         if mode:
             self._cache.clear()
-        attach.free(self.network, self.plan)
         return super().train(mode)
 
     def load_state_dict(
@@ -153,7 +161,7 @@ class PuppetModule(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._cache.clear()
-        attach.free(self.network, self.plan)
+        self._left.clear()
         probe = fn(torch.empty(2, 2, 2, 2).contiguous(memory_format=self._layout))
         self._channels_last = not probe.is_contiguous()
         super()._apply(fn, recurse)
@@ -190,6 +198,12 @@ class PuppetModule(nn.Module):
             setattr(inside, name, value)  # such as `puppet.fc = nn.Linear(...)`
         else:
             super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self.__dict__ or name in self._modules or name in self._parameters:
+            super().__delattr__(name)
+        else:
+            delattr(self.network, name)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Timm's parameter groups by depth, for the names that parameters have here."""

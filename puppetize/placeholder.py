@@ -12,6 +12,13 @@ from torch import Tensor
 from puppetize.errors import PuppetizeError
 
 
+class Left(dict[str, Tensor]):
+    """Weights of a puppet's last call with gradients, by name, for the backward pass after it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Left, ()  # a copy of a puppet has made no call yet
+
+
 class Placeholder:
     """The ``weight`` of a ``Conv2d`` between calls of its puppet: a shape without numbers.
 
@@ -21,10 +28,10 @@ class Placeholder:
     Args:
         name: of the ``Conv2d``.
         shape: of its weight.
-        left: the weight of the last call that a backward pass may follow.
+        left: what its puppet's last call left behind.
     """
 
-    def __init__(self, name: str, shape: Sequence[int], left: Tensor | None = None) -> None:
+    def __init__(self, name: str, shape: Sequence[int], left: Left) -> None:
         self.name = name
         self.shape = torch.Size(shape)
         self.left = left
@@ -72,15 +79,12 @@ class Placeholder:
         kwargs = {key: unwrap(value) for key, value in (kwargs or {}).items()}
         return function(*map(unwrap, args), **kwargs)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Placeholder:
-        return Placeholder(self.name, self.shape)
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return Placeholder, (self.name, tuple(self.shape))
+        return Placeholder, (self.name, tuple(self.shape), self.left)
 
     def _in_backward(self, use: str) -> Tensor:
-        if self.left is not None and torch._C._current_graph_task_id() != -1:
-            return self.left
+        if self.name in self.left and torch._C._current_graph_task_id() != -1:
+            return self.left[self.name]
         raise MissingWeightError(
             f"the weight of {self.name!r} is generated and only there while its Puppet is called, "
             f"but something used it now ({use}): call the puppet or its methods, not its parts, or "

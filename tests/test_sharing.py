@@ -137,5 +137,54 @@ def test_torch_func_in_eval():
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_torch_jit_trace():
     puppet = puppetize(Plain(), SMALL).eval()
-    traced = torch.jit.trace(puppet, IMAGES)
+    traced = torch.jit.trace(puppet, IMAGES, check_trace=False)
     torch.testing.assert_close(traced(IMAGES), puppet(IMAGES))
+
+
+@pytest.mark.parametrize("between", ["no_grad", "bake", "copy"])
+def test_a_call_without_gradients_between_forward_and_backward(between):
+    network = get("resnet18")
+    puppet = puppetize(network.build(), SMALL).train()
+    images = network.images()
+    puppet.set_grad_checkpointing()
+    loss = loss_of(puppet(images))
+    if between == "no_grad":
+        with torch.no_grad():
+            puppet(images)
+    elif between == "bake":
+        puppet.bake()
+    else:
+        copy.deepcopy(puppet)
+    loss.backward()
+    assert all(p.grad is not None for p in puppet.puppeteer.parameters())
+
+
+def test_second_derivatives_of_the_puppeteer_in_eval_are_refused():
+    puppet = puppetize(Plain(), SMALL).eval()
+    parameters = list(puppet.puppeteer.parameters())
+    first = torch.autograd.grad(loss_of(puppet(IMAGES)), parameters, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        sum(g.square().sum() for g in first).backward()
+
+
+def test_gradient_penalties_of_the_input():
+    images = IMAGES.clone().requires_grad_()
+    puppet = puppetize(Plain(), SMALL).eval()
+    plain = puppet.bake()
+    found = []
+    for module in (puppet, plain):
+        (slope,) = torch.autograd.grad(loss_of(module(images)), images, create_graph=True)
+        slope.square().sum().backward()
+        found.append(module.fc.weight.grad)
+    torch.testing.assert_close(*found)
+    assert all(p.grad is not None for p in puppet.puppeteer.parameters())
+
+
+def test_attributes_of_the_network_can_be_deleted():
+    puppet = puppetize(Plain(), SMALL)
+    puppet.mark = 3
+    puppet.network.other = nn.Identity()
+    del puppet.mark, puppet.other
+    assert not hasattr(puppet.network, "other")
+    with pytest.raises(AttributeError):
+        del puppet.other

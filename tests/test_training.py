@@ -38,7 +38,7 @@ def puppet():
 def test_loss_falls(puppet):
     optimizer = torch.optim.Adam(puppet.parameters(), 1e-2)
     losses = []
-    for _ in range(30):
+    for _ in range(60):
         optimizer.zero_grad()
         loss = loss_of(puppet(IMAGES))
         loss.backward()
