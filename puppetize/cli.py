@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import zoo_adapters
-from puppetize import data
+from puppetize import __version__, data
 from puppetize import demo as demo_module
 from puppetize.api import puppetize
 from puppetize.config import PuppetConfig
@@ -43,7 +43,6 @@ from puppetize.sweep.journal import read_rows
 from puppetize.sweep.results import write_results
 
 app = typer.Typer(
-    help="Compress CNNs: a small neural ODE generates the weights of their convolutions.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -103,6 +102,22 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
 Amp = Annotated[bool, typer.Option("--amp", help="Compute in bfloat16 where that is safe.")]
 ChannelsLast = Annotated[bool, typer.Option("--channels-last", help="Memory format of images.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"puppetize {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Say and leave."),
+    ] = False,
+) -> None:
+    """Compress CNNs: a small neural ODE generates the weights of their convolutions."""
 
 
 @app.command()
@@ -275,7 +290,9 @@ def bake(
 
 @app.command()
 def zoo(
-    pattern: Annotated[str | None, typer.Argument(help="Such as 'timm/resnet*', or '*'.")] = None,
+    patterns: Annotated[
+        list[str] | None, typer.Argument(help="Such as 'timm/resnet*'; '*' means every model.")
+    ] = None,
     list_only: Annotated[
         bool, typer.Option("--list", help="Only name the models that match.")
     ] = False,
@@ -323,14 +340,17 @@ def zoo(
     reason in its row. Each row is on disk at once: an interrupted sweep, started again, goes on
     where it stopped.
     """
-    if pattern is None and not list_only:
+    if not patterns and not list_only:
         raise PuppetizeError(
             "zoo: expected a pattern of models to measure, such as 'timm/resnet*', or --list to "
             "see their names"
         )
-    names = zoo_adapters.list_models(pattern or "*")
-    if not names:
-        raise PuppetizeError(f"no model matches {pattern!r}; try 'timm/*' or 'torchvision/*'")
+    names = []
+    for pattern in patterns or ["*"]:
+        found = zoo_adapters.list_models(pattern)
+        if not found:
+            raise PuppetizeError(f"no model matches {pattern!r}; try 'timm/*' or 'torchvision/*'")
+        names += [name for name in found if name not in names]
     if list_only:
         print("\n".join(names))
         return

@@ -107,7 +107,7 @@ class PuppetConfig:
                 "width=None and height=None, or tiling=True"
             )
         if self.version != CONFIG_VERSION:
-            self._refuse("version", f"{CONFIG_VERSION}, the version that this library knows")
+            self._refuse("version", f"{CONFIG_VERSION}, the newest known here; upgrade puppetize")
 
     def _refuse(self, name: str, expected: str) -> None:
         raise PuppetizeError(f"PuppetConfig.{name}={getattr(self, name)!r}: expected {expected}")

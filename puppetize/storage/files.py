@@ -74,8 +74,8 @@ def save(puppet: PuppetModule, folder: Path, card: str) -> None:
 
 def load(file: Path, model: nn.Module | None) -> dict[str, Any]:
     """Arguments of a puppet's constructor; see :meth:`puppetize.Puppet.from_pretrained`."""
-    if file.is_dir():
-        file = file / MODEL_FILE
+    if file.is_dir() or file.name == CONFIG_FILE:
+        file = (file if file.is_dir() else file.parent) / MODEL_FILE
     tensors, document = container.read(file)
     _check_copy(file.parent / CONFIG_FILE, document)
     try:
