@@ -96,8 +96,9 @@ def leave(weights: Mapping[str, Tensor], left: Left) -> None:
     """
     for name, weight in weights.items():
         if weight.requires_grad:
-            left[name] = weight.detach().requires_grad_()
-            left[name].register_hook(_refuse_gradient)
+            alias = weight.detach().requires_grad_()
+            alias.register_hook(_refuse_gradient)
+            left[name] = alias
 
 
 def write(network: nn.Module, plan: Plan, weights: Mapping[str, Tensor]) -> None:

@@ -83,8 +83,9 @@ class Placeholder:
         return Placeholder, (self.name, tuple(self.shape), self.left)
 
     def _in_backward(self, use: str) -> Tensor:
-        if self.name in self.left and torch._C._current_graph_task_id() != -1:
-            return self.left[self.name]
+        left = self.left.get(self.name)
+        if left is not None and torch._C._current_graph_task_id() != -1:
+            return left
         raise MissingWeightError(
             f"the weight of {self.name!r} is generated and only there while its Puppet is called, "
             f"but something used it now ({use}): call the puppet or its methods, not its parts, or "
