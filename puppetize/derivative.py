@@ -75,11 +75,16 @@ class Depthwise(nn.Module):
 
 
 class Pointwise(nn.Module):
-    """One square matrix that mixes the channels: a matrix product over all pixels."""
+    """One square matrix that mixes the channels: a matrix product over all pixels.
+
+    It starts orthogonal: applied once a step, any other would let its largest singular values win.
+    """
 
     def __init__(self, channels: int, *, bias: bool) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(channels, channels) * channels**-0.5)
+        self.weight = nn.Parameter(torch.empty(channels, channels))
+        if self.weight.device.type != "meta":
+            nn.init.orthogonal_(self.weight)
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
 
     def forward(self, state: Tensor) -> Tensor:
