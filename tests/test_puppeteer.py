@@ -2,6 +2,7 @@ import copy
 from collections import Counter
 
 import pytest
+import timm
 import torch
 from networks import SMALL, Plain, get, params
 
@@ -116,3 +117,16 @@ def test_shared_weights_stay_shared(shared):
     assert list(baked.state_dict()) == list(model.state_dict())
     with torch.no_grad():
         assert torch.equal(baked(images), puppet(images))
+
+
+@pytest.mark.parametrize(("name", "ratio"), [("resnet50", 50), ("efficientnet_b0", 10)])
+def test_generated_weights_are_conditioned_like_random_ones(name, ratio):
+    # Also after hundreds of Euler steps: otherwise signals grow from layer to layer, and networks
+    # without norms, with frozen ones, or in eval mode before training, overflow.
+    puppet = puppetize(timm.create_model(name, num_classes=10), ratio=ratio).eval()
+    assert max(group.steps for group in puppet.plan.groups) > 50
+    for site, weight in puppet.weights().items():
+        matrix = weight.detach().flatten(1)
+        random = torch.randn_like(matrix) * matrix.std()
+        largest, expected = (torch.linalg.matrix_norm(m, 2) for m in (matrix, random))
+        assert largest < 1.7 * expected, site
