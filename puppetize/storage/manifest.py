@@ -70,7 +70,7 @@ class Manifest(NamedTuple):
                 config=PuppetConfig.from_dict(values["config"]),
                 plan=Plan.from_dict(values["plan"]),
                 data_config=DataConfig.from_dict(values["data_config"]),
-                original_bytes=int(values["original_bytes"]),
+                original_bytes=_positive(values["original_bytes"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, PuppetizeError):
@@ -79,3 +79,9 @@ class Manifest(NamedTuple):
                 f"the file's configuration is malformed ({type(error).__name__}: {error}); it is "
                 "damaged or was not written by puppetize"
             ) from error
+
+
+def _positive(number: Any) -> int:
+    if type(number) is not int or number < 1:
+        raise ValueError(f"original_bytes {number!r}: expected a positive integer")
+    return number
