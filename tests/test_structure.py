@@ -21,6 +21,7 @@ from puppetize import PuppetizeError
 from puppetize.analysis import analyse
 
 CENSUS = Path(os.environ.get("PUPPETIZE_CENSUS", Path(__file__).parents[2] / "shared" / "census"))
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "zoo"
 
 # What cannot be done yet, by architecture, with the reason. An entry that starts to pass fails.
 EXPECTED_FAILURES: dict[str, str] = {}
@@ -140,6 +141,20 @@ def test_the_sums_equal_the_census(name):
 def test_all_architectures(name):
     check(name)
     check_census(name)
+
+
+@pytest.mark.parametrize("zoo", ["timm", "torchvision"])
+def test_the_published_table_equals_the_census(zoo):
+    with (RESULTS / f"{zoo}.csv").open(newline="") as file:
+        rows = {f"{zoo}/{row['model']}": row for row in csv.DictReader(file)}
+    expected = {name: counts for name, counts in census().items() if name.startswith(f"{zoo}/")}
+    assert rows.keys() == expected.keys()
+    for name, (convs, numbers) in expected.items():
+        row = rows[name]
+        assert (int(row["convs"]), int(row["conv_params"])) == (convs, numbers), name
+        assert row["status"] == ("passed" if convs else "skipped"), name
+        if convs:
+            assert int(row["sites"]) + int(row["kept"]) <= convs, name
 
 
 def test_tables_name_architectures_that_exist():
