@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import nn
 
@@ -13,7 +15,7 @@ from puppetize.puppeteer import Puppeteer
 from puppetize.storage.container import file_size
 from puppetize.storage.files import stored_tensors
 from puppetize.storage.manifest import Manifest
-from zoo_adapters import DataConfig
+from zoo_adapters import DataConfig, ModelSource
 
 
 class Estimate:
@@ -32,9 +34,13 @@ class Estimate:
         self._model = model
         self._tensors = stored_tensors(model)
         self._config = config
-        self._identity = (*zoo_adapters.identify(model), zoo_adapters.fingerprint(model))
         self._data_config = data_config
         self.original_bytes = file_size(self._tensors)
+
+    @functools.cached_property
+    def _identity(self) -> tuple[ModelSource | None, str, str]:
+        # Builds the network again, so only for those who ask for a size.
+        return (*zoo_adapters.identify(self._model), zoo_adapters.fingerprint(self._model))
 
     def __call__(self, plan: Plan) -> int:
         """Bytes of the whole file."""
