@@ -6,7 +6,8 @@ A generated ``weight`` is a plain attribute of its ``Conv2d``: in no state dict,
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -79,6 +80,20 @@ def put(network: nn.Module, plan: Plan, weights: Mapping[str, Tensor]) -> None:
     for site in plan.sites:
         for conv in convs(network, site):
             conv.weight = weights[site.name]
+
+
+@contextmanager
+def swapped(pairs: Iterable[tuple[nn.Module, Tensor]]) -> Iterator[None]:
+    """Let each module compute with the weight beside it inside the block."""
+    held: list[tuple[nn.Module, Any]] = []
+    for conv, weight in pairs:
+        held.append((conv, conv.weight))
+        conv.weight = weight
+    try:
+        yield
+    finally:
+        for conv, before in held:
+            conv.weight = before
 
 
 def clear(network: nn.Module, plan: Plan, left: Left) -> None:

@@ -32,14 +32,8 @@ class Generated(nn.Module):
     def forward(self, weights: tuple[Tensor, ...], *args: Any, **kwargs: Any) -> Any:
         """Call ``module`` with ``weights`` in place."""
         convs = [self.module.get_submodule(name.rpartition(".")[0]) for name in self.names]
-        before = [conv.weight for conv in convs]
-        for conv, weight in zip(convs, weights, strict=True):
-            conv.weight = weight
-        try:
+        with attach.swapped(zip(convs, weights, strict=True)):
             return self.module(*args, **kwargs)
-        finally:
-            for conv, placeholder in zip(convs, before, strict=True):
-                conv.weight = placeholder
 
     def extra_repr(self) -> str:
         return f"weights={', '.join(self.names)}"

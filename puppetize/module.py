@@ -98,13 +98,10 @@ class PuppetModule(nn.Module):
     @contextmanager
     def _attached(self) -> Iterator[None]:
         if torch.compiler.is_compiling():
-            before = [(conv, conv.weight) for conv in self._convs()]
-            attach.put(self.network, self.plan, self._weights())
-            try:
+            weights, sites = self._weights(), self.plan.sites
+            pairs = [(c, weights[s.name]) for s in sites for c in attach.convs(self.network, s)]
+            with attach.swapped(pairs):
                 yield
-            finally:
-                for conv, weight in before:
-                    conv.weight = weight
             return
         if torch.is_grad_enabled():
             self._left.clear()  # of an earlier call, before new weights are made
@@ -118,9 +115,6 @@ class PuppetModule(nn.Module):
         if not transforming():
             attach.leave(weights, self._left)
         attach.clear(self.network, self.plan, self._left)
-
-    def _convs(self) -> Iterator[nn.Conv2d]:
-        return (conv for site in self.plan.sites for conv in attach.convs(self.network, site))
 
     def bake(self) -> nn.Module:
         """A plain model of the original class with the generated weights in place.
